@@ -1,0 +1,513 @@
+"""The one building block: a batch-reduce matrix product.
+
+.. math:: C[m, n] \\; (+)= \\sum_r \\sum_k A[ao[r] + m \\cdot am + k \\cdot ak] \\;
+          B[r \\cdot br + k \\cdot ldb + n]
+
+With free strides on A and a table of offsets `ao`, a dense layer, every pass of a convolution
+and the recurrent steps are all this product (Georganas et al. 2019, "High-Performance Deep
+Learning via a Single Building Block", arXiv:1906.06440). B is read in panels: `PANEL` columns
+wide, the last one `VECTOR_WIDTH` wide where that is enough, rows contiguous, so that the inner
+loop walks straight through the cache.
+
+Each element of C is one chain of multiply-adds, r outermost, k innermost, however C is cut into
+tiles: the same bits for any tile and any number of threads.
+
+This is the only file with raw addresses.
+"""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minicnnrnn.kernels.jit import INT, JIT, MAX_WORKERS, SIMD, VECTOR_WIDTH, cpu, inner, once, split
+
+PANEL = 2 * VECTOR_WIDTH
+# Tiles of rows x two vectors, and of rows x one vector. The accumulators and the operands of
+# one k fill the register file: 32 registers with AVX-512, 16 without.
+WIDE_ROWS, NARROW_ROWS = (14, 14) if SIMD == "avx512" else (6, 12)
+
+# What happens to C: bits of `flags`.
+OVERWRITE, ACCUMULATE, ADD_BIAS, RELU = 0, 1, 2, 4
+
+TILE_FLOATS = PANEL * (max(WIDE_ROWS, NARROW_ROWS) + 1)  # and a row for the bias
+FLOAT = ir.FloatType()
+VECTOR = ir.VectorType(FLOAT, VECTOR_WIDTH)
+
+
+# ---------------------------------------------------------------------------------------
+# The microkernel
+# ---------------------------------------------------------------------------------------
+
+
+class _TileEmitter:
+    """Emits one tile of `rows` x `vectors` accumulators as LLVM instructions."""
+
+    def __init__(self, builder: ir.IRBuilder, rows: int, vectors: int, arguments: list[ir.Value]):
+        self.builder, self.rows, self.vectors = builder, rows, vectors
+        (self.c, self.ldc, self.a, self.am, self.ak, self.ao, self.b, self.ldb, self.br,
+         self.K, self.R, self.bias, self.flags) = arguments  # fmt: skip
+        self.multiply_add = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(VECTOR, [VECTOR] * 3),
+            f"llvm.fmuladd.v{VECTOR_WIDTH}f32",
+        )
+
+    def grid(self, make: Any) -> list[list[Any]]:
+        return [[make(i, j) for j in range(self.vectors)] for i in range(self.rows)]
+
+    def pointer(self, base: ir.Value, index: ir.Value, column: int, kind: ir.Type) -> ir.Value:
+        """The address of element ``index + column * VECTOR_WIDTH`` after the address `base`."""
+        builder = self.builder
+        element = builder.add(index, INT(column * VECTOR_WIDTH))
+        address = builder.inttoptr(base, FLOAT.as_pointer())
+        return builder.bitcast(builder.gep(address, [element]), kind.as_pointer())
+
+    def load(self, base: ir.Value, index: ir.Value, column: int = 0) -> ir.Value:
+        return self.builder.load(self.pointer(base, index, column, VECTOR), align=4)
+
+    def broadcast(self, scalar: ir.Value) -> ir.Value:
+        undefined, lane = ir.Constant(VECTOR, ir.Undefined), ir.IntType(32)
+        vector = self.builder.insert_element(undefined, scalar, lane(0))
+        lanes = ir.Constant(ir.VectorType(lane, VECTOR_WIDTH), [0] * VECTOR_WIDTH)
+        return self.builder.shuffle_vector(vector, undefined, lanes)
+
+    def row_of_c(self, i: int) -> ir.Value:
+        return self.builder.mul(self.ldc, INT(i))
+
+    def has(self, flag: int) -> ir.Value:
+        return self.builder.icmp_signed("!=", self.builder.and_(self.flags, INT(flag)), INT(0))
+
+    def choose(self, condition: ir.Value, yes: Any, no: Any) -> list[list[ir.Value]]:
+        """Two ways to make the grid of accumulators, joined by phi nodes."""
+        builder = self.builder
+        with builder.if_else(condition) as (then, otherwise):
+            with then:
+                first, first_block = yes(), builder.block
+            with otherwise:
+                second, second_block = no(), builder.block
+
+        def join(i: int, j: int) -> ir.Value:
+            phi = builder.phi(VECTOR)
+            phi.add_incoming(first[i][j], first_block)
+            phi.add_incoming(second[i][j], second_block)
+            return phi
+
+        return self.grid(join)
+
+    def start(self) -> list[list[ir.Value]]:
+        """The accumulators' first values: what C holds, the bias, or zero."""
+        zero = ir.Constant(VECTOR, [0.0] * VECTOR_WIDTH)
+
+        def bias() -> list[list[ir.Value]]:
+            columns = [self.load(self.bias, INT(0), j) for j in range(self.vectors)]
+            return self.grid(lambda i, j: columns[j])
+
+        def fresh() -> list[list[ir.Value]]:
+            return self.choose(self.has(ADD_BIAS), bias, lambda: self.grid(lambda i, j: zero))
+
+        def old() -> list[list[ir.Value]]:
+            return self.grid(lambda i, j: self.load(self.c, self.row_of_c(i), j))
+
+        return self.choose(self.has(ACCUMULATE), old, fresh)
+
+    def loop(self, count: ir.Value, sums: list[list[ir.Value]], body: Any) -> list[list[ir.Value]]:
+        """``for index in range(count): sums = body(index, sums)``; `count` is at least one."""
+        builder = self.builder
+        before, top = builder.block, builder.append_basic_block("loop")
+        after = builder.append_basic_block("after")
+        builder.branch(top)
+        builder.position_at_end(top)
+        index = builder.phi(INT)
+        index.add_incoming(INT(0), before)
+        carried = self.grid(lambda i, j: builder.phi(VECTOR))
+        self.grid(lambda i, j: carried[i][j].add_incoming(sums[i][j], before))
+        result = body(index, carried)
+        following = builder.add(index, INT(1))
+        index.add_incoming(following, builder.block)
+        self.grid(lambda i, j: carried[i][j].add_incoming(result[i][j], builder.block))
+        builder.cbranch(builder.icmp_signed("<", following, count), top, after)
+        builder.position_at_end(after)
+        return result
+
+    def emit(self) -> None:
+        builder = self.builder
+
+        def reduce(r: ir.Value, sums: list[list[ir.Value]]) -> list[list[ir.Value]]:
+            table = builder.inttoptr(self.ao, INT.as_pointer())
+            base = builder.load(builder.gep(table, [r]))
+            rows = [builder.add(base, builder.mul(self.am, INT(i))) for i in range(self.rows)]
+            panel = builder.mul(r, self.br)
+
+            def multiply(k: ir.Value, sums: list[list[ir.Value]]) -> list[list[ir.Value]]:
+                row_of_b = builder.add(panel, builder.mul(k, self.ldb))
+                b = [self.load(self.b, row_of_b, j) for j in range(self.vectors)]
+                step = builder.mul(k, self.ak)
+                result = []
+                for i in range(self.rows):
+                    element = self.pointer(self.a, builder.add(rows[i], step), 0, FLOAT)
+                    a = self.broadcast(builder.load(element))
+                    result.append(
+                        [builder.call(self.multiply_add, [a, b[j], sums[i][j]])
+                         for j in range(self.vectors)]
+                    )  # fmt: skip
+                return result
+
+            return self.loop(self.K, sums, multiply)
+
+        sums = self.loop(self.R, self.start(), reduce)
+        zero = ir.Constant(VECTOR, [0.0] * VECTOR_WIDTH)
+
+        def rectified() -> list[list[ir.Value]]:
+            def relu(i: int, j: int) -> ir.Value:  # a NaN compares false and so stays
+                return builder.select(
+                    builder.fcmp_ordered("<", sums[i][j], zero), zero, sums[i][j]
+                )
+
+            return self.grid(relu)
+
+        sums = self.choose(self.has(RELU), rectified, lambda: sums)
+        for i in range(self.rows):
+            for j in range(self.vectors):
+                where = self.pointer(self.c, self.row_of_c(i), j, VECTOR)
+                builder.store(sums[i][j], where, align=4)
+
+
+if JIT:
+
+    @intrinsic
+    def _tile(typingctx, rows, wide, arguments):  # type: ignore[no-untyped-def]
+        """Run the tile with this many rows: a switch over all that were compiled."""
+
+        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            integers = [builder.extract_value(values[2], i) for i in range(13)]
+            done = builder.append_basic_block("done")
+            key = builder.add(values[0], builder.mul(values[1], INT(100)))
+            switch = builder.switch(key, done)
+            sizes = [(rows, 1) for rows in range(1, NARROW_ROWS + 1)]
+            sizes += [(rows, 2) for rows in range(1, WIDE_ROWS + 1)]
+            for rows, vectors in sizes:
+                block = builder.append_basic_block(f"tile_{rows}x{vectors}")
+                switch.add_case(INT(rows + 100 * (vectors - 1)), block)
+                builder.position_at_end(block)
+                _TileEmitter(builder, rows, vectors, integers).emit()
+                builder.branch(done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        return types.void(rows, wide, arguments), codegen
+
+    def _pointer(kind: Any, element: Any) -> Any:
+        """A function that turns an address into a pointer to elements of this type."""
+
+        @intrinsic
+        def pointer(typingctx, address):  # type: ignore[no-untyped-def]
+            def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+                return builder.inttoptr(values[0], element.as_pointer())
+
+            return types.CPointer(kind)(address), codegen
+
+        return pointer
+
+    floats, integers = _pointer(types.float32, FLOAT), _pointer(types.int64, INT)
+
+    @intrinsic
+    def _stack_floats(typingctx, count):  # type: ignore[no-untyped-def]
+        """The address of a tile's worth of floats on the stack."""
+
+        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            with builder.goto_entry_block():
+                tile = builder.alloca(ir.ArrayType(FLOAT, TILE_FLOATS))
+            return builder.ptrtoint(tile, INT)
+
+        return types.intp(count), codegen
+
+else:  # the plain Python twins
+
+    def floats(address: int) -> Any:
+        """Memory from an address on, as an array without an end."""
+        return np.ctypeslib.as_array((ctypes.c_float * 2**28).from_address(address))
+
+    def integers(address: int) -> Any:
+        return np.ctypeslib.as_array((ctypes.c_int64 * 2**20).from_address(address))
+
+    _tile_on_stack = np.zeros(TILE_FLOATS, np.float32)
+
+    def _stack_floats(count: int) -> int:
+        return _tile_on_stack.ctypes.data
+
+    def _tile(rows: int, wide: int, arguments: tuple[int, ...]) -> None:
+        c, ldc, a, am, ak, ao, b, ldb, br, K, R, bias, flags = arguments
+        columns = PANEL if wide else VECTOR_WIDTH
+
+        def window(address: int, height: int, width: int, step: int, stride: int) -> Any:
+            return np.lib.stride_tricks.as_strided(
+                floats(address), (height, width), (4 * step, 4 * stride)
+            )
+
+        out = window(c, rows, columns, ldc, 1)
+        total = out.copy() if flags & ACCUMULATE else np.zeros((rows, columns), np.float32)
+        if flags & ADD_BIAS and not flags & ACCUMULATE:
+            total += floats(bias)[:columns]
+        for r in range(R):
+            rows_of_a = window(a + 4 * integers(ao)[r], rows, K, am, ak)
+            total += rows_of_a @ window(b + 4 * r * br, K, columns, ldb, 1)
+        out[:] = np.where(total < 0, 0, total) if flags & RELU else total
+
+
+@inner
+def _copy_columns(target, target_step, source, source_step, rows, columns):
+    to, of = floats(target), floats(source)
+    for i in range(rows):
+        for j in range(columns):
+            to[i * target_step + j] = of[i * source_step + j]
+
+
+@once(15)
+def gemm_block(c, ldc, M, columns, a, am, ak, ao, b, ldb, br, K, R, bias, flags):
+    """`M` rows by at most `PANEL` columns of the product; all pointers are addresses.
+
+    The rows are cut into tiles of nearly equal height: 26 rows are 5 + 5 + 5 + 5 + 6, never
+    4 x 6 and a slow rest of 2. A panel that is not full goes through a tile on the stack.
+    """
+    wide = 1 if columns > VECTOR_WIDTH else 0
+    width = PANEL if wide else VECTOR_WIDTH
+    height = WIDE_ROWS if wide else NARROW_ROWS
+    tiles = (M + height - 1) // height
+    scratch = _stack_floats(TILE_FLOATS)
+    bias_row = bias
+    if flags & ADD_BIAS and columns != width:
+        bias_row = scratch + 4 * height * width
+        _copy_columns(bias_row, width, bias, 0, 1, columns)
+    for tile in range(tiles):
+        m = M * tile // tiles
+        rows = M * (tile + 1) // tiles - m
+        c_tile, a_tile = c + 4 * m * ldc, a + 4 * m * am
+        if columns == width:
+            _tile(rows, wide, (c_tile, ldc, a_tile, am, ak, ao, b, ldb, br, K, R, bias, flags))
+        else:
+            if flags & ACCUMULATE:
+                _copy_columns(scratch, width, c_tile, ldc, rows, columns)
+            _tile(
+                rows, wide, (scratch, width, a_tile, am, ak, ao, b, ldb, br, K, R, bias_row, flags)
+            )
+            _copy_columns(c_tile, ldc, scratch, width, rows, columns)
+
+
+@inner
+def address(array, start):
+    """The address of an array's element `start`."""
+    return array.ctypes.data + 4 * start
+
+
+@inner
+def block(c, c0, ldc, M, columns, a, a0, am, ak, ws, ao, b, b0, ldb, br, K, R, bias, bias0, flags):
+    """One block of the product; arrays come with the element offset where they begin.
+
+    Parameters
+    ----------
+    c, c0, ldc : the output, where its block begins and the distance of its rows
+    M, columns : rows of the block and columns of the panel (at most `PANEL`)
+    a, a0, am, ak : A, its start, the strides of m and k
+    ws, ao : the array that holds the table of offsets by r, and where (see ``set_offset``)
+    b, b0, ldb, br : B, its start, the distance of its rows and of its matrices by r
+    K, R : lengths of the two sums, at least one
+    bias, bias0 : added if `flags` has ``ADD_BIAS``
+    flags : ``OVERWRITE``, or the sum of ``ACCUMULATE`` or ``ADD_BIAS``, and ``RELU``
+    """
+    gemm_block((
+        address(c, c0), ldc, M, columns, address(a, a0), am, ak, address(ws, ao), address(b, b0),
+        ldb, br, K, R, address(bias, bias0), flags,
+    ))  # fmt: skip
+
+
+@inner
+def set_offset(ws, table, r, offset):
+    """Entry `r` of the table of offsets at ``ws[table]``; it takes two floats' room."""
+    integers(address(ws, table))[r] = offset
+
+
+# ---------------------------------------------------------------------------------------
+# Whole products, in parallel
+# ---------------------------------------------------------------------------------------
+
+ROW_BLOCK = 96  # rows of C that one work item computes: a block of A stays in the L2 cache
+DEPTH_BLOCK = 256  # rows of B that are packed at a time: a packed panel stays in the L1 cache
+PARTS = 16  # a long sum over rows is cut this many ways, whatever the number of threads
+GRAIN = 200_000  # multiply-adds that make it worth waking a second thread
+
+
+@inner
+def grain(work):
+    """Work items a thread should at least have when each is `work` multiply-adds."""
+    return 1 + GRAIN // max(work, 1)
+
+
+@inner
+def panels(columns):
+    """Panels that `columns` columns are cut into."""
+    return (columns + PANEL - 1) // PANEL
+
+
+@inner
+def panel_width(columns):
+    """Distance of the rows in a panel that holds `columns` columns."""
+    return PANEL if columns > VECTOR_WIDTH else VECTOR_WIDTH
+
+
+@cpu
+def panel_size(rows, columns):
+    """Floats that a matrix of `rows` x `columns` takes when packed into panels."""
+    return rows * ((columns + VECTOR_WIDTH - 1) // VECTOR_WIDTH * VECTOR_WIDTH)
+
+
+@inner
+def _pack_panel(panel, b, bk, bn, K, columns):
+    """Copy `K` rows by `columns` columns of B into one panel, zeros behind the last column."""
+    width = panel_width(columns)
+    target, source = floats(panel), floats(b)
+    if bn == 1:
+        for k in range(K):
+            for j in range(columns):
+                target[k * width + j] = source[k * bk + j]
+    else:  # transposed: read along k, where the source is contiguous
+        for j in range(columns):
+            for k in range(K):
+                target[k * width + j] = source[k * bk + j * bn]
+    for k in range(K):
+        for j in range(columns, width):
+            target[k * width + j] = 0
+
+
+@inner
+def _pack_range(start, stop, worker, packed, b, bk, bn, K, N):
+    for p in range(start, stop):
+        n = p * PANEL
+        _pack_panel(packed + 4 * n * K, b + 4 * n * bn, bk, bn, K, min(PANEL, N - n))
+
+
+@once(6)
+def gemm_pack(packed, b, bk, bn, K, N):
+    split(_pack_range, panels(N), grain(8 * K * PANEL), (packed, b, bk, bn, K, N))
+
+
+@inner
+def pack(packed, p0, b, b0, bk, bn, K, N):
+    """Pack a `K` x `N` matrix, element (k, n) at ``b0 + k * bk + n * bn``, panel by panel.
+
+    Panel p begins at ``p0 + p * PANEL * K``; altogether ``panel_size(K, N)`` floats.
+    """
+    gemm_pack((address(packed, p0), address(b, b0), bk, bn, K, N))
+
+
+@inner
+def _product_range(start, stop, worker, c, ldc, a, am, ak, packed, M, N, K, bias, flags, zero):
+    count = panels(N)
+    for item in range(start, stop):
+        m, n = item // count * ROW_BLOCK, item % count * PANEL
+        columns = min(PANEL, N - n)
+        gemm_block((
+            c + 4 * (m * ldc + n), ldc, min(ROW_BLOCK, M - m), columns, a + 4 * m * am, am, ak,
+            zero, packed + 4 * n * K, panel_width(columns), 0, K, 1, bias + 4 * n, flags,
+        ))  # fmt: skip
+
+
+@once(11)
+def gemm_product(c, ldc, a, am, ak, packed, M, N, K, bias, flags):
+    zero = _stack_floats(2)
+    integers(zero)[0] = 0
+    items = (M + ROW_BLOCK - 1) // ROW_BLOCK * panels(N)
+    work = min(M, ROW_BLOCK) * PANEL * K
+    arguments = (c, ldc, a, am, ak, packed, M, N, K, bias, flags, zero)
+    split(_product_range, items, grain(work), arguments)
+
+
+@inner
+def product(c, c0, ldc, a, a0, am, ak, packed, p0, M, N, K, bias, flags):
+    """C (M, N) = A (M, K) times a packed B (K, N); parallel over blocks of C."""
+    gemm_product((
+        address(c, c0), ldc, address(a, a0), am, ak, address(packed, p0), M, N, K,
+        address(bias, 0), flags,
+    ))  # fmt: skip
+
+
+@inner
+def _transposed_range(start, stop, worker, c, a, b, M, N, K, zero, scratch):
+    blocks = (M + ROW_BLOCK - 1) // ROW_BLOCK
+    panel = scratch + 4 * worker * DEPTH_BLOCK * PANEL
+    item = start
+    while item < stop:  # a panel, and all the row blocks of this range that lie in it
+        n, first = item // blocks * PANEL, item % blocks
+        last = min(blocks, first + stop - item)
+        columns = min(PANEL, N - n)
+        for k in range(0, K, DEPTH_BLOCK):
+            depth = min(DEPTH_BLOCK, K - k)
+            _pack_panel(panel, b + 4 * (k * N + n), N, 1, depth, columns)
+            for m in range(first * ROW_BLOCK, min(M, last * ROW_BLOCK), ROW_BLOCK):
+                gemm_block((
+                    c + 4 * (m * N + n), N, min(ROW_BLOCK, M - m), columns, a + 4 * (k * M + m),
+                    1, M, zero, panel, panel_width(columns), 0, depth, 1, 0,
+                    ACCUMULATE if k else OVERWRITE,
+                ))  # fmt: skip
+        item += last - first
+
+
+@once(7)
+def gemm_transposed(c, a, b, M, N, K, scratch):
+    zero = _stack_floats(2)
+    integers(zero)[0] = 0
+    items = (M + ROW_BLOCK - 1) // ROW_BLOCK * panels(N)
+    work = min(M, ROW_BLOCK) * PANEL * K
+    split(_transposed_range, items, grain(work), (c, a, b, M, N, K, zero, scratch))
+
+
+@inner
+def product_transposed(c, c0, a, a0, b, b0, M, N, K, ws, s0):
+    """C (M, N) = Aᵀ B with A (K, M) and B (K, N): a weight gradient; parallel over tiles of C.
+
+    Uses ``product_transposed_workspace()`` floats of `ws` from `s0` on.
+    """
+    gemm_transposed((address(c, c0), address(a, a0), address(b, b0), M, N, K, address(ws, s0)))
+
+
+def product_transposed_workspace():
+    return MAX_WORKERS * DEPTH_BLOCK * PANEL
+
+
+@inner
+def _sum_range(start, stop, worker, sums, x, rows, columns, parts):
+    source = floats(x)
+    for part in range(start, stop):
+        total = floats(sums + 4 * part * columns)
+        for j in range(columns):
+            total[j] = 0
+        for i in range(rows * part // parts, rows * (part + 1) // parts):
+            for j in range(columns):
+                total[j] += source[i * columns + j]
+
+
+@once(5)
+def gemm_sum_rows(total, x, rows, columns, ws):
+    parts = min(PARTS, 1 + rows // 64)
+    work = 8 * (rows // parts + 1) * columns
+    split(_sum_range, parts, grain(work), (ws, x, rows, columns, parts))
+    to, sums = floats(total), floats(ws)
+    for j in range(columns):
+        to[j] = sums[j]
+    for part in range(1, parts):
+        for j in range(columns):
+            to[j] += sums[part * columns + j]
+
+
+@inner
+def sum_rows(total, x, rows, columns, ws, s0):
+    """Sum of the `rows` rows of `x`: a bias gradient.
+
+    The rows are cut into at most `PARTS` partial sums, added in order: bits do not depend on
+    threads. Uses ``PARTS * columns`` floats of `ws` from `s0` on.
+    """
+    gemm_sum_rows((address(total, 0), address(x, 0), rows, columns, address(ws, s0)))

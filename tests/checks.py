@@ -1,0 +1,55 @@
+"""What every kernel test does: fill outputs with NaN, compare with the reference, project gradients."""
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+EPSILON = np.finfo(np.float32).eps
+
+
+def kernel(module: str, name: str, device: str) -> Any:
+    """The launcher ``name_device`` of ``minicnnrnn.kernels.module``."""
+    return getattr(importlib.import_module(f"minicnnrnn.kernels.{module}"), f"{name}_{device}")
+
+
+def nans(*shape: int, dtype: Any = np.float32) -> Any:
+    """An output that nobody has written yet."""
+    return np.full(shape, np.nan, dtype)
+
+
+def integer_valued(rng: np.random.Generator, *shape: int) -> Any:
+    """Small whole numbers as float32: sums of their products are exact in any order."""
+    return rng.integers(-3, 4, shape).astype(np.float32)
+
+
+def normal(rng: np.random.Generator, *shape: int, dtype: Any = np.float32) -> Any:
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def assert_within(actual: Any, expected: Any, terms: int, magnitude: Any = None) -> None:
+    """A Higham-type bound: `terms` roundings, each relative to the size of what is summed.
+
+    `magnitude` bounds the sum of absolute values behind each element; left out, it is the
+    largest absolute element of `expected`.
+    """
+    if magnitude is None:
+        magnitude = np.max(np.abs(expected), initial=0)
+    bound = 2 * (terms + 4) * EPSILON * (np.asarray(magnitude, np.float64) + 1e-6)
+    error = np.abs(np.asarray(actual, np.float64) - expected)
+    assert actual.shape == expected.shape
+    assert np.all(error <= bound), f"largest error {error.max():.3g}, bound {np.min(bound):.3g}"
+
+
+def check_gradient(function: Any, gradient: Any, x: Any, rng: np.random.Generator) -> None:
+    """Hold ``<v, J^T u>`` against a central difference of ``<u, f(x)>`` along v, in float64.
+
+    `function` maps x to y, `gradient` maps (x, dy) to dx; both work in float64.
+    """
+    x = x.astype(np.float64)
+    u, v = rng.standard_normal(function(x).shape), rng.standard_normal(x.shape)
+    step = 1e-6
+    numeric = np.sum(u * (function(x + step * v) - function(x - step * v))) / (2 * step)
+    analytic = np.sum(v * gradient(x, u))
+    scale = np.abs(u).sum() ** 0.5 + abs(numeric)
+    assert abs(numeric - analytic) <= 1e-6 * scale + 1e-8, (numeric, analytic)
