@@ -305,6 +305,22 @@ def address(array, start):
 
 
 @inner
+def fill(target, start, value, count):
+    """``target[start : start + count] = value`` on flat memory."""
+    to = floats(address(target, start))
+    for i in range(count):
+        to[i] = value
+
+
+@inner
+def copy(target, t0, source, s0, count):
+    """``target[t0 : t0 + count] = source[s0 : s0 + count]`` on flat memory."""
+    to, of = floats(address(target, t0)), floats(address(source, s0))
+    for i in range(count):
+        to[i] = of[i]
+
+
+@inner
 def block(c, c0, ldc, M, columns, a, a0, am, ak, ws, ao, b, b0, ldb, br, K, R, bias, bias0, flags):
     """One block of the product; arrays come with the element offset where they begin.
 
@@ -381,6 +397,12 @@ def _pack_panel(panel, b, bk, bn, K, columns):
     for k in range(K):
         for j in range(columns, width):
             target[k * width + j] = 0
+
+
+@inner
+def pack_panel(packed, p0, b, b0, bk, bn, K, columns):
+    """Pack one panel, or `K` of its rows, at ``packed[p0]``; see ``pack``."""
+    _pack_panel(address(packed, p0), address(b, b0), bk, bn, K, columns)
 
 
 @inner
@@ -474,6 +496,7 @@ def product_transposed(c, c0, a, a0, b, b0, M, N, K, ws, s0):
     gemm_transposed((address(c, c0), address(a, a0), address(b, b0), M, N, K, address(ws, s0)))
 
 
+@cpu
 def product_transposed_workspace():
     return MAX_WORKERS * DEPTH_BLOCK * PANEL
 

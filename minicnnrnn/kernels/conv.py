@@ -1,0 +1,574 @@
+"""Convolution in one to three dimensions: strides, dilation, groups, any padding."""
+
+import numpy as np
+
+from minicnnrnn.kernels.gemm import (
+    ACCUMULATE,
+    ADD_BIAS,
+    OVERWRITE,
+    PANEL,
+    PARTS,
+    RELU,
+    block,
+    copy,
+    fill,
+    grain,
+    pack,
+    pack_panel,
+    panel_size,
+    panel_width,
+    panels,
+    product,
+    product_transposed,
+    product_transposed_workspace,
+    set_offset,
+    sum_rows,
+)
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+
+# ---------------------------------------------------------------------------------------
+# The mathematics
+# ---------------------------------------------------------------------------------------
+
+
+ALL_BUT_LAST = (0, 1, 2, 3)
+
+
+def _padded(x, spans, before):
+    """`x` with zeros before and behind, cut to the part that the convolution reads."""
+    N, C = x.shape[0], x.shape[4]
+    padded = np.zeros((N, *spans, C), x.dtype)
+    sizes = [min(n, span - p) for n, span, p in zip(x.shape[1:4], spans, before)]
+    inside = tuple(slice(p, p + n) for p, n in zip(before, sizes))
+    padded[(slice(None), *inside)] = x[:, : sizes[0], : sizes[1], : sizes[2]]
+    return padded, inside, sizes
+
+
+def _taps(w, outputs, strides, dilation):
+    """For every element of the kernel: its index, and the window of `x` that it meets."""
+    for tap in np.ndindex(w.shape[:3]):
+        yield (
+            tap,
+            (
+                slice(None),
+                *(
+                    slice(k * l, k * l + (n - 1) * s + 1, s)
+                    for k, l, n, s in zip(tap, dilation, outputs, strides)
+                ),
+            ),
+        )
+
+
+def _spans(w, outputs, strides, dilation):
+    """How much of the padded input the outputs reach."""
+    return [
+        (n - 1) * s + (k - 1) * l + 1 for n, s, k, l in zip(outputs, strides, w.shape, dilation)
+    ]
+
+
+def conv_prepare_numpy(w, G, ws):
+    """Pack the weights for ``forward``, once after each change; nothing to do in NumPy."""
+
+
+def conv_forward_numpy(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
+    """Convolve (in the sense of neural networks: cross-correlate) images with a bank of filters.
+
+    .. math:: y_{n,d,h,w,f} = b_f + \\sum_{i,j,k,c}
+              x_{n,\\; d SD + i LD - PD,\\; h SH + j LH - PH,\\; w SW + k LW - PW,\\; c}
+              \\; w_{i,j,k,c,f}
+
+    with zeros outside the image. With `G` groups, filter f sees the C / G channels of its own
+    group alone.
+
+    Parameters
+    ----------
+    y : (N, OD, OH, OW, F), overwritten
+    x : (N, D, H, W, C)
+    w : (KD, KH, KW, C / G, F)
+    b : (F,) or (0,) for none
+    SD, SH, SW : strides, in elements
+    LD, LH, LW : dilation: the distance of neighbouring taps, in elements
+    PD, PH, PW : zeros before the first element; those behind the last follow from `y`
+    G : number of groups; divides C and F
+    relu : 1 to apply ``max(y, 0)`` on the way out
+    ws : workspace that ``conv_prepare`` has filled
+
+    Notes
+    -----
+    Cost: 2 N OD OH OW KD KH KW C / G F operations. One- and two-dimensional convolutions have
+    leading ones. Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep learning",
+    arXiv:1603.07285, draws every case.
+    """
+    outputs, strides, dilation = y.shape[1:4], (SD, SH, SW), (LD, LH, LW)
+    padded, _, _ = _padded(x, _spans(w, outputs, strides, dilation), (PD, PH, PW))
+    y[:] = b if b.size else 0
+    for tap, window in _taps(w, outputs, strides, dilation):
+        for c, f in _groups(x.shape[4], y.shape[4], G):
+            y[..., f] += padded[window][..., c] @ w[tap][:, f]
+    if relu:
+        np.maximum(y, 0, out=y)
+
+
+def _groups(C, F, G):
+    """The channels and the filters of each group."""
+    for g in range(G):
+        yield slice(g * C // G, (g + 1) * C // G), slice(g * F // G, (g + 1) * F // G)
+
+
+def conv_backward_input_numpy(dx, dy, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+    """Gradient with respect to the input: each `dx` collects from the outputs that used it.
+
+    .. math:: dx_{n,p,c} = \\sum_{f} \\sum_{o, t \\,:\\, o S + t L - P = p} dy_{n,o,f} \\; w_{t,c,f}
+
+    with positions p, o and taps t in all dimensions at once. `dy` is the gradient before the
+    activation. Shapes and cost as in ``conv_forward``.
+    """
+    outputs, strides, dilation = dy.shape[1:4], (SD, SH, SW), (LD, LH, LW)
+    spans = _spans(w, outputs, strides, dilation)
+    padded, inside, sizes = _padded(dx, spans, (PD, PH, PW))
+    padded[:] = 0
+    for tap, window in _taps(w, outputs, strides, dilation):
+        for c, f in _groups(dx.shape[4], dy.shape[4], G):
+            padded[window][..., c] += dy[..., f] @ w[tap][:, f].T
+    dx[:] = 0
+    dx[:, : sizes[0], : sizes[1], : sizes[2]] = padded[(slice(None), *inside)]
+
+
+def conv_backward_weight_numpy(dw, db, x, dy, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+    """Gradients with respect to the filters and the bias.
+
+    .. math:: dw_{t,c,f} = \\sum_{n,o} x_{n,\\, o S + t L - P,\\, c} \\; dy_{n,o,f}, \\qquad
+              db_f = \\sum_{n,o} dy_{n,o,f}
+
+    Shapes and cost as in ``conv_forward``; `db` of size zero is not computed.
+    """
+    outputs, strides, dilation = dy.shape[1:4], (SD, SH, SW), (LD, LH, LW)
+    padded, _, _ = _padded(x, _spans(dw, outputs, strides, dilation), (PD, PH, PW))
+    for tap, window in _taps(dw, outputs, strides, dilation):
+        for c, f in _groups(x.shape[4], dy.shape[4], G):
+            dw[tap][:, f] = np.tensordot(padded[window][..., c], dy[..., f], (ALL_BUT_LAST,) * 2)
+    if db.size:
+        np.sum(dy, axis=(0, 1, 2, 3), out=db)
+
+
+def conv_workspace_numpy(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
+    """Floats of workspace that the passes of one convolution need."""
+    return 0
+
+
+# ---------------------------------------------------------------------------------------
+# CPU
+# ---------------------------------------------------------------------------------------
+#
+# No im2col. The rows of the building block's A are neighbouring pixels of one image row; its
+# outer sum runs over the taps, found through the table of offsets. Where there is padding, a
+# band of image rows is copied between zeros into scratch that stays in the L2 cache, a few
+# output rows at a time; where there is none, A is the image itself.
+#
+# The workspace: the packed filters that `prepare` leaves for `forward`, a table of offsets,
+# and scratch of one pass.
+
+BAND_ROWS = 16  # output rows that a band serves at most
+BAND = 32_000  # floats that a band should not exceed: a quarter of a usual L2 cache
+
+
+@inner
+def _band(rows, stride, planes, taps_reach, width, C):
+    """(output rows a band serves, image rows it holds) for rows of `width` pixels."""
+    fit = (BAND // (planes * width * C) - taps_reach) // stride
+    most = max(1, min(rows, BAND_ROWS, fit))
+    return most, (most - 1) * stride + taps_reach
+
+
+@inner
+def _copy_band(band, s0, x, D, H, W, C, n, d, LD, planes, h, rows, w, width):
+    """Copy image rows from (n, d, h, w) on into the band; zeros outside the image."""
+    left = min(max(-w, 0), width)
+    inside = max(min(width - left, W - max(w, 0)), 0)
+    for plane in range(planes):
+        z = d + plane * LD
+        for row in range(rows):
+            target = s0 + (plane * rows + row) * width * C
+            v = h + row
+            if z < 0 or z >= D or v < 0 or v >= H or inside == 0:
+                fill(band, target, 0, width * C)
+            else:
+                source = (((n * D + z) * H + v) * W + max(w, 0)) * C
+                fill(band, target, 0, left * C)
+                copy(band, target + left * C, x, source, inside * C)
+                fill(band, target + (left + inside) * C, 0, (width - left - inside) * C)
+
+
+@inner
+def _merged(LW, G):
+    """Whether the taps of one kernel row meet neighbouring floats, and so are one sum over k."""
+    return LW == 1 and G == 1
+
+
+@inner
+def _pointwise(w, SD, SH, SW, PD, PH, PW, G):
+    """Whether the convolution is one matrix product over all pixels."""
+    taps = w.shape[0] * w.shape[1] * w.shape[2]
+    return taps == 1 and SD * SH * SW == 1 and PD + PH + PW == 0 and G == 1
+
+
+@inner
+def _parts(N, tiles):
+    """How many ways the batch of a weight gradient is cut: only where there are few tiles."""
+    return max(1, min(N, PARTS // tiles))
+
+
+@cpu
+def conv_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
+    taps, CG, FG = KD * KH * KW, C // G, F // G
+    _, read = _band(OH, SH, KD, (KH - 1) * LH + 1, (OW - 1) * SW + (KW - 1) * LW + 1, C)
+    x_band = KD * read * ((OW - 1) * SW + (KW - 1) * LW + 1) * C
+    planes, reach, width = _input_band(D, H, W, KD, KH, KW, SD, SH, SW, LD, LH, LW)
+    _, read = _band((H + SH - 1) // SH, 1, planes, reach, width, F)
+    dy_band = planes * read * width * F
+    weight = MAX_WORKERS * (x_band + BAND_ROWS * OW * PANEL) + PARTS * taps * CG * F
+    pointwise = product_transposed_workspace() if taps == 1 else 0
+    input_ = G * panel_size(taps * FG, CG) + MAX_WORKERS * dy_band
+    scratch = max(max(MAX_WORKERS * x_band, input_), max(weight, pointwise), PARTS * F)
+    return G * panel_size(taps * CG, FG) + 1 + 2 * max(taps, BAND_ROWS) + scratch
+
+
+@inner
+def _regions(w, G, C, F):
+    """Where in the workspace the table of offsets and the scratch begin."""
+    taps = w.shape[0] * w.shape[1] * w.shape[2]
+    table = G * panel_size(taps * (C // G), F // G)
+    table += table % 2  # offsets are eight bytes long
+    return table, table + 2 * max(taps, BAND_ROWS)
+
+
+# --- forward ---------------------------------------------------------------------------
+
+
+@cpu
+def conv_prepare_cpu(w, G, ws):
+    KD, KH, KW, CG, F = w.shape
+    rows, FG = KD * KH * KW * CG, F // G
+    for g in range(G):
+        pack(ws, g * panel_size(rows, FG), w, g * FG, F, 1, rows, FG)
+
+
+@inner
+def _forward_range(start, stop, worker, y, x, ws, b, sizes, kernel, steps, places):
+    N, D, H, W, C, OD, OH, OW, F = sizes
+    KD, KH, KW, G, flags = kernel
+    SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
+    table, scratch, direct, most, read, width = places
+    K = KW * C if _merged(LW, G) else C // G
+    R = KD * KH if _merged(LW, G) else KD * KH * KW
+    FG = F // G
+    scratch += worker * KD * read * width * C
+    item = start
+    while item < stop:  # a few rows of outputs at a time
+        n, d, h = item // (OD * OH), item // OH % OD, item % OH
+        rows = min(most, OH - h, stop - item)
+        if direct:
+            a, a0, row_step = x, ((n * D + d * SD) * H + h * SH) * W * C, SH * W * C
+        else:
+            depth, top = d * SD - PD, h * SH - PH
+            _copy_band(ws, scratch, x, D, H, W, C, n, depth, LD, KD, top, read, -PW, width)
+            a, a0, row_step = ws, scratch, SH * width * C
+        for g in range(G):
+            packed = g * panel_size(R * K, FG)
+            for p in range(panels(FG)):
+                f = g * FG + p * PANEL
+                columns = min(PANEL, FG - p * PANEL)
+                ldb = panel_width(columns)
+                for row in range(rows):
+                    block(
+                        y, (item + row) * OW * F + f, F, OW, columns,
+                        a, a0 + row * row_step + g * (C // G), SW * C, 1, ws, table,
+                        ws, packed + p * PANEL * R * K, ldb, K * ldb, K, R, b, f, flags,
+                    )  # fmt: skip
+        item += rows
+
+
+@cpu
+def conv_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
+    N, D, H, W, C = x.shape
+    _, OD, OH, OW, F = y.shape
+    KD, KH, KW, CG, _ = w.shape
+    flags = (ADD_BIAS if b.size else OVERWRITE) + (RELU if relu else OVERWRITE)
+    if _pointwise(w, SD, SH, SW, PD, PH, PW, G):
+        product(y, 0, F, x, 0, C, 1, ws, 0, N * D * H * W, F, C, b, flags)
+        return
+    table, scratch = _regions(w, G, C, F)
+    width = (OW - 1) * SW + (KW - 1) * LW + 1
+    most, read = _band(OH, SH, KD, (KH - 1) * LH + 1, width, C)
+    spare_depth, spare_height = D - (OD - 1) * SD - (KD - 1) * LD, H - (OH - 1) * SH - (KH - 1) * LH
+    direct = PD + PH + PW == 0 and min(spare_depth, spare_height, W - width + 1) > 0
+    line, plane = (W * C, LD * H * W * C) if direct else (width * C, read * width * C)
+    r = 0
+    for kd in range(KD):
+        for kh in range(KH):
+            for kw in range(1 if _merged(LW, G) else KW):
+                set_offset(ws, table, r, kd * plane + kh * LH * line + kw * LW * C)
+                r += 1
+    sizes = (N, D, H, W, C, OD, OH, OW, F)
+    kernel, steps = (KD, KH, KW, G, flags), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
+    places = (table, scratch, 1 if direct else 0, most, read, width)
+    arguments = (y.reshape(-1), x.reshape(-1), ws, b, sizes, kernel, steps, places)
+    split(_forward_range, N * OD * OH, grain(OW * F * KD * KH * KW * CG), arguments)
+
+
+# --- backward, input -------------------------------------------------------------------
+#
+# With strides, the pixels of `dx` fall into SD SH SW phases by their position modulo the stride.
+# Each phase is a convolution of `dy` with stride one by those taps that reach it, written
+# S pixels apart. Taps and table are kept in the order of the phases.
+
+
+@inner
+def _first(K, S, L, P):
+    """The first output that a pixel can meet, relative to pixel // stride."""
+    return -(((K - 1) * L - P) // S)
+
+
+@inner
+def _input_band(D, H, W, KD, KH, KW, SD, SH, SW, LD, LH, LW):
+    """(planes, rows beyond the first, width) of `dy` that a row of `dx` can meet at most.
+
+    The last output that a pixel can meet lies at (S - 1 + P) // S; whatever P, the distance
+    to the first is below ``((K - 1) L + S - 1) // S + 1``.
+    """
+    planes = ((KD - 1) * LD + SD - 1) // SD + 1
+    rows = ((KH - 1) * LH + SH - 1) // SH + 1
+    return planes, rows, (W + SW - 1) // SW + ((KW - 1) * LW + SW - 1) // SW + 1
+
+
+@inner
+def _meets(phase, k, S, L, P):
+    """Whether tap k takes pixels of this phase to an output."""
+    return (phase + P - k * L) % S == 0
+
+
+@inner
+def _taps_of_phase(phase, K, S, L, P):
+    count = 0
+    for k in range(K):
+        if _meets(phase, k, S, L, P):
+            count += 1
+    return count
+
+
+@inner
+def _pack_input_range(start, stop, worker, ws, w, kernel, steps, places):
+    """Pack the transposed filters of one panel of channels a work item, phase by phase."""
+    KD, KH, KW, CG, F, G = kernel
+    SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
+    table, scratch, most, read, width = places
+    FG = F // G
+    for item in range(start, stop):
+        g, p = item // panels(CG), item % panels(CG)
+        columns = min(PANEL, CG - p * PANEL)
+        ldb = panel_width(columns)
+        base = scratch
+        for phase in range(SD * SH * SW):
+            d, h, v = phase // (SH * SW), phase // SW % SH, phase % SW
+            taps = (
+                _taps_of_phase(d, KD, SD, LD, PD)
+                * _taps_of_phase(h, KH, SH, LH, PH)
+                * _taps_of_phase(v, KW, SW, LW, PW)
+            )
+            panel = base + g * panel_size(taps * FG, CG) + p * PANEL * taps * FG
+            for tap in range(KD * KH * KW):
+                i, j, k = tap // (KH * KW), tap // KW % KH, tap % KW
+                if (
+                    _meets(d, i, SD, LD, PD)
+                    and _meets(h, j, SH, LH, PH)
+                    and _meets(v, k, SW, LW, PW)
+                ):
+                    source = (tap * CG + p * PANEL) * F + g * FG
+                    pack_panel(ws, panel, w, source, 1, F, FG, columns)
+                    panel += FG * ldb
+            base += G * panel_size(taps * FG, CG)
+
+
+@inner
+def _input_range(start, stop, worker, dx, dy, ws, sizes, kernel, steps, places):
+    N, D, H, W, C, OD, OH, OW = sizes
+    KD, KH, KW, CG, F, G = kernel
+    SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
+    table, scratch, most, read, width = places
+    FG = F // G
+    first_d, first_h, first_w = (
+        _first(KD, SD, LD, PD), _first(KH, SH, LH, PH), _first(KW, SW, LW, PW),
+    )  # fmt: skip
+    planes, _, _ = _input_band(D, H, W, KD, KH, KW, SD, SH, SW, LD, LH, LW)
+    band = scratch + G * panel_size(KD * KH * KW * FG, CG) + worker * planes * read * width * F
+    item = start
+    while item < stop:  # rows of dx that share a band: at most `most` strides of them
+        n, d, h = item // (D * H), item // H % D, item % H
+        rows = min(most * SH - h % SH, H - h, stop - item)
+        top = h // SH
+        _copy_band(
+            ws, band, dy, OD, OH, OW, F, n, d // SD + first_d, 1, planes,
+            top + first_h, read, first_w, width,
+        )  # fmt: skip
+        base, r = scratch, 0
+        for phase in range(SD * SH * SW):
+            i, j, k = phase // (SH * SW), phase // SW % SH, phase % SW
+            taps = (
+                _taps_of_phase(i, KD, SD, LD, PD)
+                * _taps_of_phase(j, KH, SH, LH, PH)
+                * _taps_of_phase(k, KW, SW, LW, PW)
+            )
+            for row in range(rows):
+                if d % SD != i or (h + row) % SH != j or k >= W:
+                    continue
+                c0, pixels = (item + row) * W * C + k * C, (W - k + SW - 1) // SW
+                if taps == 0:
+                    for pixel in range(pixels):
+                        fill(dx, c0 + pixel * SW * C, 0, C)
+                    continue
+                a0 = band + ((h + row) // SH - top) * width * F
+                for g in range(G):
+                    for p in range(panels(CG)):
+                        columns = min(PANEL, CG - p * PANEL)
+                        ldb = panel_width(columns)
+                        b0 = base + g * panel_size(taps * FG, CG) + p * PANEL * taps * FG
+                        block(
+                            dx, c0 + g * CG + p * PANEL, SW * C, pixels, columns,
+                            ws, a0 + g * FG, F, 1, ws, table + 2 * r,
+                            ws, b0, ldb, FG * ldb, FG, taps, dx, 0, OVERWRITE,
+                        )  # fmt: skip
+            base += G * panel_size(taps * FG, CG)
+            r += taps
+        item += rows
+
+
+@cpu
+def conv_backward_input_cpu(dx, dy, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+    N, D, H, W, C = dx.shape
+    _, OD, OH, OW, F = dy.shape
+    KD, KH, KW, CG, _ = w.shape
+    table, scratch = _regions(w, G, C, F)
+    if _pointwise(w, SD, SH, SW, PD, PH, PW, G):
+        pack(ws, scratch, w, 0, 1, F, F, C)
+        product(dx, 0, C, dy, 0, F, 1, ws, scratch, N * D * H * W, C, F, dy, OVERWRITE)
+        return
+    planes, reach, width = _input_band(D, H, W, KD, KH, KW, SD, SH, SW, LD, LH, LW)
+    most, read = _band((H + SH - 1) // SH, 1, planes, reach, width, F)
+    first_d, first_h, first_w = (
+        _first(KD, SD, LD, PD), _first(KH, SH, LH, PH), _first(KW, SW, LW, PW),
+    )  # fmt: skip
+    r = 0
+    for phase in range(SD * SH * SW):
+        d, h, v = phase // (SH * SW), phase // SW % SH, phase % SW
+        for tap in range(KD * KH * KW):
+            i, j, k = tap // (KH * KW), tap // KW % KH, tap % KW
+            if _meets(d, i, SD, LD, PD) and _meets(h, j, SH, LH, PH) and _meets(v, k, SW, LW, PW):
+                plane = (d + PD - i * LD) // SD - first_d
+                row = (h + PH - j * LH) // SH - first_h
+                column = (v + PW - k * LW) // SW - first_w
+                set_offset(ws, table, r, ((plane * read + row) * width + column) * F)
+                r += 1
+    kernel, steps = (KD, KH, KW, CG, F, G), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
+    places = (table, scratch, most, read, width)
+    work = KD * KH * KW * F
+    split(
+        _pack_input_range, G * panels(CG), grain(8 * work // G * PANEL),
+        (ws, w.reshape(-1), kernel, steps, places),
+    )  # fmt: skip
+    sizes = (N, D, H, W, C, OD, OH, OW)
+    arguments = (dx.reshape(-1), dy.reshape(-1), ws, sizes, kernel, steps, places)
+    split(_input_range, N * D * H, grain(W * CG * work // (SD * SH * SW)), arguments)
+
+
+# --- backward, weight ------------------------------------------------------------------
+#
+# Each thread owns some tiles of `dw` (a kernel row by a panel of filters) and walks through all
+# images for them, so that nothing is added across threads. Where there are few tiles, as in a
+# first layer, the batch is cut in `_parts` as well, and the partial sums are added in order.
+
+
+@inner
+def _weight_range(start, stop, worker, dw, x, dy, ws, sizes, kernel, steps, places):
+    N, D, H, W, C, OD, OH, OW = sizes
+    KD, KH, KW, CG, F, G = kernel
+    SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
+    table, scratch, direct, most, read, width, parts, band_size = places
+    kernel_rows = KD * KH if _merged(LW, G) else KD * KH * KW
+    M = KW * C if _merged(LW, G) else CG
+    FG = F // G
+    tiles = G * panels(FG) * kernel_rows
+    sums = scratch + MAX_WORKERS * band_size
+    band = scratch + worker * band_size
+    panel = band + KD * read * width * C
+    item = start
+    while item < stop:  # the tiles of this range that lie in one part of the batch
+        part, first = item // tiles, item % tiles
+        last = min(tiles, first + stop - item)
+        out, out0 = (dw, 0) if parts == 1 else (ws, sums + part * kernel_rows * M * F)
+        begin = N * part // parts
+        for row in range(begin * OD * OH, N * (part + 1) // parts * OD * OH, 1):
+            n, d, h = row // (OD * OH), row // OH % OD, row % OH
+            if h % most:
+                continue
+            rows = min(most, OH - h)
+            flags = OVERWRITE if row == begin * OD * OH else ACCUMULATE
+            if direct:
+                a, origin = x, ((n * D + d * SD) * H + h * SH) * W * C
+                line, plane = W * C, LD * H * W * C
+            else:
+                depth, top = d * SD - PD, h * SH - PH
+                _copy_band(ws, band, x, D, H, W, C, n, depth, LD, KD, top, read, -PW, width)
+                a, origin, line, plane = ws, band, width * C, read * width * C
+            packed = -1
+            for tile in range(first, last):
+                g, p, tap = tile // (panels(FG) * kernel_rows), tile // kernel_rows, tile % kernel_rows
+                p %= panels(FG)
+                columns = min(PANEL, FG - p * PANEL)
+                ldb = panel_width(columns)
+                f = g * FG + p * PANEL
+                if packed != f:
+                    pack_panel(ws, panel, dy, row * OW * F + f, F, 1, rows * OW, columns)
+                    packed = f
+                taps = 1 if _merged(LW, G) else KW
+                i, j, k = tap // (KH * taps), tap // taps % KH, tap % taps
+                a0 = origin + i * plane + j * LH * line + k * LW * C + g * CG
+                block(
+                    out, out0 + tap * M * F + f, F, M, columns, a, a0, 1, SW * C, ws, table,
+                    ws, panel, ldb, OW * ldb, OW, rows, dy, 0, flags,
+                )  # fmt: skip
+        item += last - first
+
+
+@cpu
+def conv_backward_weight_cpu(dw, db, x, dy, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+    N, D, H, W, C = x.shape
+    _, OD, OH, OW, F = dy.shape
+    KD, KH, KW, CG, _ = dw.shape
+    table, scratch = _regions(dw, G, C, F)
+    if db.size:
+        sum_rows(db, dy, N * OD * OH * OW, F, ws, scratch)
+    if _pointwise(dw, SD, SH, SW, PD, PH, PW, G):
+        product_transposed(dw, 0, x, 0, dy, 0, C, F, N * D * H * W, ws, scratch)
+        return
+    width = (OW - 1) * SW + (KW - 1) * LW + 1
+    most, read = _band(OH, SH, KD, (KH - 1) * LH + 1, width, C)
+    spare_depth, spare_height = D - (OD - 1) * SD - (KD - 1) * LD, H - (OH - 1) * SH - (KH - 1) * LH
+    direct = PD + PH + PW == 0 and min(spare_depth, spare_height, W - width + 1) > 0
+    for r in range(most):
+        set_offset(ws, table, r, r * SH * (W if direct else width) * C)
+    tiles = G * panels(F // G) * (KD * KH if _merged(LW, G) else KD * KH * KW)
+    parts = _parts(N, tiles)
+    band_size = KD * read * width * C + most * OW * PANEL
+    sizes = (N, D, H, W, C, OD, OH, OW)
+    kernel, steps = (KD, KH, KW, CG, F, G), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
+    places = (table, scratch, 1 if direct else 0, most, read, width, parts, band_size)
+    work = N * OD * OH * OW * KD * KH * KW * CG * F // (tiles * parts)
+    flat = dw.reshape(-1)
+    arguments = (flat, x.reshape(-1), dy.reshape(-1), ws, sizes, kernel, steps, places)
+    split(_weight_range, tiles * parts, grain(work), arguments)
+    if parts > 1:
+        sums = scratch + MAX_WORKERS * band_size
+        copy(dw, 0, ws, sums, dw.size)
+        for part in range(1, parts):
+            for i in range(dw.size):
+                flat[i] += ws[sums + part * dw.size + i]
