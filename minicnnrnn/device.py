@@ -1,21 +1,208 @@
-"""Devices: a table of kernels, name to function, and the memory they work in."""
+"""Devices: a table of kernels, name to function, and the memory that they work in."""
 
+import os
+from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
-from minicnnrnn.kernels import dense, jit
+import numpy as np
+
+from minicnnrnn.kernels import activation, conv, dense, jit, loss, lstm, pool, update
 
 NUMPY: dict[str, Any] = {
-    "dense_workspace": dense.dense_workspace_numpy,
+    "activation_forward": activation.activation_forward_numpy,
+    "activation_backward": activation.activation_backward_numpy,
+    "softmax_forward": activation.softmax_forward_numpy,
+    "softmax_backward": activation.softmax_backward_numpy,
+    "conv_prepare": conv.conv_prepare_numpy,
+    "conv_forward": conv.conv_forward_numpy,
+    "conv_backward_input": conv.conv_backward_input_numpy,
+    "conv_backward_weight": conv.conv_backward_weight_numpy,
+    "conv_workspace": conv.conv_workspace_numpy,
     "dense_prepare": dense.dense_prepare_numpy,
     "dense_forward": dense.dense_forward_numpy,
     "dense_backward_input": dense.dense_backward_input_numpy,
     "dense_backward_weight": dense.dense_backward_weight_numpy,
+    "dense_workspace": dense.dense_workspace_numpy,
+    "mean_squared_error_forward": loss.mean_squared_error_forward_numpy,
+    "mean_squared_error_backward": loss.mean_squared_error_backward_numpy,
+    "mean_absolute_error_forward": loss.mean_absolute_error_forward_numpy,
+    "mean_absolute_error_backward": loss.mean_absolute_error_backward_numpy,
+    "huber_forward": loss.huber_forward_numpy,
+    "huber_backward": loss.huber_backward_numpy,
+    "binary_crossentropy_forward": loss.binary_crossentropy_forward_numpy,
+    "binary_crossentropy_backward": loss.binary_crossentropy_backward_numpy,
+    "categorical_crossentropy_forward": loss.categorical_crossentropy_forward_numpy,
+    "categorical_crossentropy_backward": loss.categorical_crossentropy_backward_numpy,
+    "sparse_categorical_crossentropy_forward": loss.sparse_categorical_crossentropy_forward_numpy,
+    "sparse_categorical_crossentropy_backward": loss.sparse_categorical_crossentropy_backward_numpy,
+    "weighted_sum": loss.weighted_sum_numpy,
+    "lstm_prepare": lstm.lstm_prepare_numpy,
+    "lstm_forward": lstm.lstm_forward_numpy,
+    "lstm_backward_input": lstm.lstm_backward_input_numpy,
+    "lstm_backward_weight": lstm.lstm_backward_weight_numpy,
+    "lstm_workspace": lstm.lstm_workspace_numpy,
+    "max_pool_forward": pool.max_pool_forward_numpy,
+    "max_pool_backward_input": pool.max_pool_backward_input_numpy,
+    "average_pool_forward": pool.average_pool_forward_numpy,
+    "average_pool_backward_input": pool.average_pool_backward_input_numpy,
+    "sgd_update": update.sgd_update_numpy,
+    "rmsprop_update": update.rmsprop_update_numpy,
+    "adam_update": update.adam_update_numpy,
 }
 
 CPU: dict[str, Any] = {
-    "dense_workspace": dense.dense_workspace_cpu,
+    "activation_forward": activation.activation_forward_cpu,
+    "activation_backward": activation.activation_backward_cpu,
+    "softmax_forward": activation.softmax_forward_cpu,
+    "softmax_backward": activation.softmax_backward_cpu,
+    "conv_prepare": conv.conv_prepare_cpu,
+    "conv_forward": conv.conv_forward_cpu,
+    "conv_backward_input": conv.conv_backward_input_cpu,
+    "conv_backward_weight": conv.conv_backward_weight_cpu,
+    "conv_workspace": conv.conv_workspace_cpu,
     "dense_prepare": dense.dense_prepare_cpu,
     "dense_forward": dense.dense_forward_cpu,
     "dense_backward_input": dense.dense_backward_input_cpu,
     "dense_backward_weight": dense.dense_backward_weight_cpu,
+    "dense_workspace": dense.dense_workspace_cpu,
+    "mean_squared_error_forward": loss.mean_squared_error_forward_cpu,
+    "mean_squared_error_backward": loss.mean_squared_error_backward_cpu,
+    "mean_absolute_error_forward": loss.mean_absolute_error_forward_cpu,
+    "mean_absolute_error_backward": loss.mean_absolute_error_backward_cpu,
+    "huber_forward": loss.huber_forward_cpu,
+    "huber_backward": loss.huber_backward_cpu,
+    "binary_crossentropy_forward": loss.binary_crossentropy_forward_cpu,
+    "binary_crossentropy_backward": loss.binary_crossentropy_backward_cpu,
+    "categorical_crossentropy_forward": loss.categorical_crossentropy_forward_cpu,
+    "categorical_crossentropy_backward": loss.categorical_crossentropy_backward_cpu,
+    "sparse_categorical_crossentropy_forward": loss.sparse_categorical_crossentropy_forward_cpu,
+    "sparse_categorical_crossentropy_backward": loss.sparse_categorical_crossentropy_backward_cpu,
+    "weighted_sum": loss.weighted_sum_cpu,
+    "lstm_prepare": lstm.lstm_prepare_cpu,
+    "lstm_forward": lstm.lstm_forward_cpu,
+    "lstm_backward_input": lstm.lstm_backward_input_cpu,
+    "lstm_backward_weight": lstm.lstm_backward_weight_cpu,
+    "lstm_workspace": lstm.lstm_workspace_cpu,
+    "sgd_update": update.sgd_update_cpu,
+    "rmsprop_update": update.rmsprop_update_cpu,
+    "adam_update": update.adam_update_cpu,
 }
+
+TABLES = {"numpy": NUMPY, "cpu": CPU}
+
+
+class Device:
+    """Where a model computes: kernels by name, and arrays in that device's memory.
+
+    Parameters
+    ----------
+    name : str
+        ``"cpu"``: Numba kernels on all cores; ``"numpy"``: the mathematics, as written in the
+        reference, for reading and for stepping through with a debugger.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @cached_property
+    def kernels(self) -> SimpleNamespace:
+        """Every public launcher under its name without the device."""
+        if self.name == "cpu":
+            jit.bind()
+        return SimpleNamespace(**TABLES[self.name])
+
+    def __repr__(self) -> str:
+        return f"Device({self.name!r})"
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+        """An array of this device whose contents are undefined."""
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+        """An array of zeros on this device."""
+        return np.zeros(shape, dtype)
+
+
+class Buffer:
+    """Memory that keeps its capacity: allocated when first needed, grown when more is.
+
+    Called with a shape it returns a view, the same one every time, so that a repeated train
+    step allocates nothing. What the view holds is undefined after a call with another shape.
+
+    Examples
+    --------
+    >>> from minicnnrnn.device import Buffer, get_device
+    >>> buffer = Buffer(get_device("numpy"))
+    >>> a = buffer(4, 3)
+    >>> buffer(2, 3).base is buffer(4, 3).base, buffer(4, 3) is a
+    (True, True)
+    """
+
+    def __init__(self, device: Device, dtype: Any = np.float32) -> None:
+        self.device, self.dtype = device, dtype
+        self.memory: Any = None
+        self._views: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, *shape: int) -> Any:
+        """A view of this shape."""
+        view = self._views.get(shape)
+        if view is None:
+            size = int(np.prod(shape, dtype=np.int64))
+            if self.memory is None or self.memory.size < size:
+                self.memory = self.device.empty((size,), self.dtype)
+                self._views.clear()
+            elif len(self._views) > 64:  # sequences of ever new lengths
+                self._views.clear()
+            view = self._views[shape] = self.memory[:size].reshape(shape)
+        return view
+
+
+_devices: dict[str, Device] = {}
+_default: str | None = None
+
+
+def get_device(name: str | Device | None = None) -> Device:
+    """The device of this name, or the default one.
+
+    The default is what ``set_device`` set, else the environment variable
+    ``MINICNNRNN_DEVICE``, else ``"cpu"``. This is the only place that branches on a device.
+
+    Parameters
+    ----------
+    name : str, Device or None
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    """
+    if isinstance(name, Device):
+        return name
+    chosen = name if name is not None else _default or os.environ.get("MINICNNRNN_DEVICE") or "cpu"
+    _check(chosen)
+    if chosen not in _devices:
+        _devices[chosen] = Device(chosen)
+    return _devices[chosen]
+
+
+def set_device(name: str | None) -> None:
+    """Choose the device of the models made from now on; ``None`` returns to the default.
+
+    Examples
+    --------
+    >>> import minicnnrnn
+    >>> minicnnrnn.set_device("numpy")
+    >>> minicnnrnn.Sequential().device
+    Device('numpy')
+    >>> minicnnrnn.set_device(None)
+    """
+    global _default
+    if name is not None:
+        _check(name)
+    _default = name
+
+
+def _check(name: Any) -> None:
+    if name not in TABLES:
+        raise ValueError(f"device: Expected one of {sorted(TABLES)}. Received: {name!r}")

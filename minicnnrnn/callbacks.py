@@ -1,0 +1,195 @@
+"""Callbacks: what is told of the course of training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from minicnnrnn.kernels.jit import compilation_listeners
+
+Logs = Mapping[str, float] | None
+
+
+class Callback:
+    """The base of all callbacks: a hook for every event, each doing nothing.
+
+    Attributes
+    ----------
+    model : Sequential
+        The model that is trained; set its ``stop_training`` to end after the current epoch.
+    params : dict
+        "epochs", "steps" (``None`` if unknown), "verbose".
+    """
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.params: dict[str, Any] = {}
+
+    def set_model(self, model: Any) -> None:
+        """Be told the model."""
+        self.model = model
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Be told the parameters of the run."""
+        self.params = params
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Before the first epoch."""
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """After the last epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Before an epoch, counted from zero."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """After an epoch and its validation; `logs` has loss and metrics, also ``val_...``."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Before a train step."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """After a train step; `logs` has the means over the epoch so far."""
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        """Before an evaluation or a validation."""
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        """After an evaluation or a validation."""
+
+    def on_test_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Before a batch is evaluated."""
+
+    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """After a batch was evaluated."""
+
+    def on_predict_begin(self, logs: Logs = None) -> None:
+        """Before a prediction."""
+
+    def on_predict_end(self, logs: Logs = None) -> None:
+        """After a prediction."""
+
+    def on_predict_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Before a batch is predicted."""
+
+    def on_predict_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """After a batch was predicted."""
+
+
+class History(Callback):
+    """Loss and metrics of every epoch; ``fit`` returns one.
+
+    Attributes
+    ----------
+    history : dict of lists
+        A list a key: "loss", the metrics as they were named, and both with "val_" in front.
+    epoch : list of int
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Start afresh."""
+        self.history, self.epoch = {}, []
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Append the epoch's numbers."""
+        self.epoch.append(epoch)
+        for key, value in (logs or {}).items():
+            self.history.setdefault(key, []).append(value)
+
+
+class ProgressBar(Callback):
+    """A bar an epoch with the means so far, by tqdm: in a terminal and in a notebook.
+
+    While kernels are being compiled for the first time it says so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Any = None
+        self._compiling = False
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Open a bar."""
+        from tqdm.auto import tqdm
+
+        label = f"Epoch {epoch + 1}/{self.params['epochs']}"
+        self._bar = tqdm(total=self.params["steps"], desc=label, unit="batch", dynamic_ncols=True)
+        compilation_listeners.append(self._on_compilation)
+
+    def _on_compilation(self) -> None:
+        if not self._compiling:
+            self._compiling = True
+            self._bar.set_postfix_str("compiling kernels, the first time only")
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Move the bar; tqdm decides when to draw."""
+        compiled, self._compiling = self._compiling, False
+        if self._bar.update() or compiled:
+            self._bar.set_postfix_str(_numbers(self.model.read_logs()), refresh=compiled)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Show the epoch's numbers, validation included, and close the bar."""
+        self._bar.set_postfix_str(_numbers(logs))
+        self._close()
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Close a bar that an exception left open."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            compilation_listeners.remove(self._on_compilation)
+            self._bar.close()
+            self._bar = None
+
+
+class EpochLines(Callback):
+    """One line an epoch: ``verbose=2``."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Print the line."""
+        print(f"Epoch {epoch + 1}/{self.params['epochs']}: {_numbers(logs)}")
+
+
+def _numbers(logs: Logs) -> str:
+    return ", ".join(f"{key}: {value:.4g}" for key, value in (logs or {}).items())
+
+
+def check(callbacks: Any) -> list[Callback]:
+    """The callbacks as a list.
+
+    Raises
+    ------
+    TypeError
+        If one is none.
+    """
+    given = [] if callbacks is None else [callbacks] if isinstance(callbacks, Callback) else callbacks
+    if not isinstance(given, Sequence) or not all(isinstance(c, Callback) for c in given):
+        raise TypeError(f"callbacks: Expected Callback objects. Received: {callbacks!r}")
+    return list(given)
+
+
+class CallbackList:
+    """Hands every event to all callbacks; knows whether anyone listens to batches."""
+
+    def __init__(self, callbacks: Sequence[Callback], model: Any, params: dict[str, Any]) -> None:
+        self.callbacks = list(callbacks)
+        for callback in self.callbacks:
+            callback.set_model(model)
+            callback.set_params(params)
+
+    def call(self, event: str, *arguments: Any) -> None:
+        """Call this hook of every callback."""
+        for callback in self.callbacks:
+            getattr(callback, event)(*arguments)
+
+    def listens(self, event: str) -> bool:
+        """Whether any callback but the progress bar has this hook of its own."""
+        return any(
+            getattr(type(callback), event) is not getattr(Callback, event)
+            for callback in self.callbacks
+            if not isinstance(callback, ProgressBar)
+        )

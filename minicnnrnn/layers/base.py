@@ -1,0 +1,401 @@
+"""Layer: what all layers share - names, weights, memory and the way of a call."""
+
+import re
+import threading
+import warnings
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from minicnnrnn import initializers
+from minicnnrnn.device import Buffer, Device, get_device
+from minicnnrnn.parameters import Parameters, Weight
+from minicnnrnn.random import generator
+
+Shape = tuple[int | None, ...]
+
+_names: Counter[str] = Counter()
+
+
+def unique_name(kind: str) -> str:
+    """Keras' automatic names: ``dense``, ``dense_1``, ``dense_2``, ..."""
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
+    count = _names[snake]
+    _names[snake] += 1
+    return f"{snake}_{count}" if count else snake
+
+
+class Context:
+    """What the layers of one model share: device, random numbers, parameters and a lock.
+
+    Parameters
+    ----------
+    device : Device
+    seed : int or None
+        ``None`` draws one.
+    """
+
+    def __init__(self, device: Device, seed: int | None = None) -> None:
+        self.device = device
+        self.rng = generator(seed, "weights")
+        self.shuffle_rng = generator(seed, "shuffle")
+        # [seed, number of the train step]: all that random kernels draw from.
+        self.random_state = device.zeros((2,), np.int64)
+        self.random_state[0] = generator(seed, "kernels").integers(2**62)
+        self.parameters = Parameters([], device)
+        self.streams = 0  # random layers so far: each draws from a stream of its own
+        self.lock = threading.RLock()
+
+    def adopt(self, weights: list[Weight]) -> None:
+        """Lay out the parameters for these weights; values that exist are kept."""
+        version = self.parameters.version
+        self.parameters = Parameters(weights, self.device)
+        self.parameters.version = version + 1
+
+
+class WeightView:
+    """A weight as an attribute of its layer: a read-only view, ``None`` where it does not exist."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: "Layer | None", owner: type) -> Any:
+        if layer is None:
+            return self
+        for weight in layer.weights:
+            if weight.name == self.name:
+                layer.allocate()
+                view = weight.value[...]
+                view.flags.writeable = False
+                return view
+        return None
+
+
+class Layer:
+    """The base of all layers.
+
+    A layer checks its arguments and shapes, owns weights and buffers, and calls the kernels of
+    its device. A subclass defines ``build``, ``compute_output_shape``, ``forward`` and
+    ``backward``.
+
+    Parameters
+    ----------
+    name : str, optional
+        Keras' automatic name if left out.
+    trainable : bool
+        Whether an optimizer changes the weights.
+    dtype : str
+        Only ``"float32"``.
+    input_shape : tuple, optional
+        Shape of one sample, for a first layer; so is ``input_dim`` for one-dimensional samples,
+        and ``batch_shape`` (or ``batch_input_shape``) with the batch in front.
+    """
+
+    supports_masking = False
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+        input_shape: Any = None,
+        input_dim: int | None = None,
+        batch_shape: Any = None,
+        batch_input_shape: Any = None,
+        **unknown: Any,
+    ) -> None:
+        if name is not None and (not isinstance(name, str) or not name or "/" in name):
+            raise ValueError(f"name: Expected a non-empty string without '/'. Received: {name!r}")
+        self.name = unique_name(type(self).__name__) if name is None else name
+        if unknown:
+            self.fail("arguments that this layer has", f"{', '.join(sorted(unknown))}", TypeError)
+        if dtype not in (None, "float32"):
+            self.fail("dtype 'float32'", repr(dtype))
+        self.built = False
+        self.owner: Layer | None = None
+        self.context: Context | None = None
+        self.input_shape: Shape | None = None
+        self._weights: list[Weight] = []
+        self._trainable = bool(trainable)
+        self.declared_shape = self._declared(input_shape, input_dim, batch_shape, batch_input_shape)
+        self._buffers: dict[str, Buffer] = {}
+        self._stream: int | None = None
+        self._prepared = (-1, -1)  # what the packed weights were made from, and where they are
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name!r} built={self.built}>"
+
+    def fail(self, expected: str, received: Any, kind: type[Exception] = ValueError) -> None:
+        """Raise the one form of error: the layer's name, Expected, Received."""
+        raise kind(f"layer {self.name!r}: Expected {expected}. Received: {received}")
+
+    def refuse(self, **arguments: Any) -> None:
+        """Raise for arguments that Keras has and this layer does not, unless they are unset."""
+        for argument, value in arguments.items():
+            if value not in (None, False):
+                self.fail(f"{argument} to be left out: it is not supported", f"{value!r}")
+
+    def _declared(
+        self, input_shape: Any, input_dim: Any, batch_shape: Any, batch_input_shape: Any
+    ) -> Shape | None:
+        given = [s for s in (input_shape, input_dim, batch_shape, batch_input_shape) if s is not None]
+        if not given:
+            return None
+        if len(given) > 1:
+            self.fail("one of input_shape, input_dim, batch_shape", given)
+        batched = batch_shape if batch_shape is not None else batch_input_shape
+        if batched is not None:
+            return self.check_shape(batched)
+        sample = (input_dim,) if input_dim is not None else input_shape
+        if not isinstance(sample, tuple | list):
+            self.fail("input_shape to be a tuple", repr(sample))
+        return self.check_shape((None, *sample))
+
+    def check_shape(self, shape: Any) -> Shape:
+        """A shape with the batch in front, as a tuple of positive integers and ``None``."""
+        if not isinstance(shape, tuple | list) or not all(
+            n is None or (isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0)
+            for n in shape
+        ):
+            self.fail("a shape of positive integers and None, batch included", repr(shape))
+        return tuple(None if n is None else int(n) for n in shape)
+
+    # --- building ------------------------------------------------------------------
+
+    def add_weight(self, name: str, shape: tuple[int, ...], initializer: Any) -> Weight:
+        """Declare a weight; its values are made when first needed."""
+        weight = Weight(name, shape, initializer)
+        weight.trainable = self.trainable
+        self._weights.append(weight)
+        return weight
+
+    def initializer(self, identifier: Any) -> Any:
+        """The initializer of this name; an error names the layer."""
+        try:
+            return initializers.get(identifier)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"layer {self.name!r}: {error}") from None
+
+    def check_data_format(self, data_format: str | None) -> None:
+        """Channels are last, here as in Keras' default."""
+        if data_format not in (None, "channels_last"):
+            self.fail("data_format 'channels_last' (transpose the data)", repr(data_format))
+
+    def build(self, input_shape: Shape) -> None:
+        """Declare weights for inputs of this shape (batch included). Nothing is allocated."""
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output (batch included) for this shape of the input."""
+        return input_shape
+
+    def check_input(self, input_shape: Shape) -> None:
+        """Raise if inputs of this shape cannot be taken, by the layer's kind or as it was built."""
+
+    def build_once(self, input_shape: Any) -> Shape:
+        """Build for this shape unless it is built, else check that the shape still fits.
+
+        Returns
+        -------
+        tuple
+            The shape of the output.
+        """
+        shape = self.check_shape(input_shape)
+        self.check_input(shape)
+        output = self.compute_output_shape(shape)
+        if not self.built:
+            self.build(shape)
+            self.input_shape = shape
+            self.built = True
+        return output
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the output (batch included)."""
+        if self.input_shape is None:
+            raise ValueError(f"layer {self.name!r}: Expected a built layer. Received: none built.")
+        return self.compute_output_shape(self.input_shape)
+
+    def unbuild(self) -> None:
+        """Forget what ``build`` did: a model whose building failed half-way starts afresh."""
+        self.built, self.input_shape = False, None
+        self._weights.clear()
+
+    def bind(self, context: Context) -> None:
+        """Move into a model: use its device, its random numbers and its lock."""
+        if self.context is not context:
+            self.context = context
+            self._buffers.clear()
+            self._stream = None
+            self._prepared = (-1, -1)
+
+    # --- memory --------------------------------------------------------------------
+
+    @property
+    def device(self) -> Device:
+        """Where this layer computes."""
+        return self.context.device if self.context else get_device()
+
+    @property
+    def kernels(self) -> Any:
+        """The kernels of this layer's device."""
+        return self.device.kernels
+
+    def buffer(self, name: str, *shape: int, dtype: Any = np.float32) -> Any:
+        """This layer's memory of that name, as a view of that shape."""
+        found = self._buffers.get(name)
+        if found is None:
+            found = self._buffers[name] = Buffer(self.device, dtype)
+        return found(*shape)
+
+    def allocate(self) -> None:
+        """Make sure that the weights have values."""
+        if self.context is None:
+            self.bind(Context(get_device()))
+            assert self.context is not None
+            self.context.adopt(self.weights)
+        assert self.context is not None
+        self.context.parameters.allocate(self.context.rng)
+
+    def bias_value(self) -> Any:
+        """The bias, the last weight if the layer has one, else an array of size zero."""
+        return self.weights[-1].value if self._has_bias() else self.buffer("no bias", 0)
+
+    def bias_gradient(self) -> Any:
+        """The bias' gradient, or an array of size zero."""
+        return self.weights[-1].gradient if self._has_bias() else self.buffer("no bias", 0)
+
+    def _has_bias(self) -> bool:
+        return bool(self.weights) and self.weights[-1].name == "bias"
+
+    def stream(self) -> int:
+        """The number of this layer's random stream within its model."""
+        assert self.context is not None
+        if self._stream is None:
+            self._stream = self.context.streams
+            self.context.streams += 1
+        return self._stream
+
+    def workspace(self, size: int) -> tuple[Any, bool]:
+        """The kernels' workspace, and whether weights have to be packed into it (again)."""
+        assert self.context is not None
+        ws = self.buffer("workspace", max(size, 1))
+        state = (self.context.parameters.version, id(self._buffers["workspace"].memory))
+        stale = state != self._prepared
+        self._prepared = state
+        return ws, stale
+
+    # --- weights -------------------------------------------------------------------
+
+    @property
+    def weights(self) -> list[Weight]:
+        """All weights, in Keras' order."""
+        return self._weights
+
+    @property
+    def trainable(self) -> bool:
+        """Whether an optimizer changes the weights; may be set at any time."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        for weight in self.weights:
+            weight.trainable = self._trainable
+
+    def get_weights(self) -> list[Any]:
+        """Copies of the weights, in Keras' order."""
+        self._require_built()
+        self.allocate()
+        return [np.array(weight.value) for weight in self.weights]
+
+    def set_weights(self, weights: Any) -> None:
+        """Replace all weights.
+
+        Raises
+        ------
+        ValueError
+            If their number, a shape or a value (NaN, infinity) is not as expected; nothing has
+            changed then.
+        """
+        self._require_built()
+        given = [np.asarray(w) for w in weights]
+        if len(given) != len(self.weights):
+            self.fail(f"{len(self.weights)} weights", f"{len(given)}")
+        for weight, array in zip(self.weights, given, strict=True):
+            if array.shape != weight.shape or array.dtype.kind not in "fiub":
+                self.fail(
+                    f"weight {weight.name!r} to have shape {weight.shape} and a real dtype",
+                    f"shape {array.shape}, dtype {array.dtype}",
+                )
+        self.allocate()
+        assert self.context is not None
+        with self.context.lock:
+            for weight, array in zip(self.weights, given, strict=True):
+                weight.value[...] = array
+            self.context.parameters.changed()
+
+    def count_params(self) -> int:
+        """Number of elements in all weights. Allocates nothing."""
+        self._require_built()
+        return sum(weight.size for weight in self.weights)
+
+    def _require_built(self) -> None:
+        if not self.built:
+            self.fail("a built layer (call it on data, or build it with a shape)", "an unbuilt one")
+
+    # --- computing -----------------------------------------------------------------
+
+    def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
+        """Compute the output, and the mask that goes with it.
+
+        Parameters
+        ----------
+        x : device array
+            Not written to, and kept until ``backward``.
+        mask : device array of uint8 (N, T), or None
+        training : bool
+            Whether ``backward`` may follow, and whether random layers are active.
+        """
+        raise TypeError(f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}")
+
+    def backward(self, dy: Any, input_gradient: bool = True) -> Any:
+        """Go back: fill the gradients of the weights, return that of the input.
+
+        Parameters
+        ----------
+        dy : device array
+            Gradient of the loss with respect to the last output. Not written to.
+        input_gradient : bool
+            ``False`` saves the work where nobody asks for it, as in a first layer; the result
+            is ``None`` then.
+        """
+        raise TypeError(f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}")
+
+    def __call__(self, x: Any, training: bool = False, mask: Any = None) -> Any:
+        """Apply the layer to an array, building it first if need be; returns a new array."""
+        array = np.ascontiguousarray(x, dtype=np.float32)
+        if array.ndim == 0 or array.size == 0:
+            self.fail("a batch with at least one sample", f"shape {array.shape}")
+        self.build_once((None, *array.shape[1:]))
+        self.allocate()
+        assert self.context is not None
+        with self.context.lock:
+            if training:
+                self.context.parameters.allocate_gradients()
+            if mask is not None:
+                mask = np.ascontiguousarray(np.asarray(mask) != 0, dtype=np.uint8)
+            return np.array(self.forward(array, mask, training)[0])
+
+    def pass_mask(self, mask: Any) -> Any:
+        """The mask behind this layer; warns, once, if the layer cannot carry one."""
+        if mask is None or self.supports_masking:
+            return mask
+        warnings.warn(
+            f"layer {self.name!r} ({type(self).__name__}) does not carry a mask: "
+            "what follows it sees all steps.",
+            stacklevel=2,
+        )
+        self.supports_masking = True  # said once
+        return None

@@ -1,0 +1,328 @@
+"""Input, Dense, Flatten, Reshape, Dropout."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minicnnrnn import shapes
+from minicnnrnn.layers.activation import ActivationFunction
+from minicnnrnn.layers.base import Layer, Shape, WeightView
+
+
+class InputLayer(Layer):
+    """Declare the shape of the input, so that a model is built before it sees data.
+
+    Parameters
+    ----------
+    shape : tuple
+        Shape of one sample; ``None`` where any length goes.
+    batch_size : int, optional
+    dtype : str, optional
+        "float32", or "int32" for ids.
+    batch_shape : tuple, optional
+        Instead of `shape` and `batch_size`: the shape with the batch in front.
+
+    Examples
+    --------
+    >>> from minicnnrnn import Sequential, layers
+    >>> Sequential([layers.Input((28, 28, 1)), layers.Flatten()]).output_shape
+    (None, 784)
+    """
+
+    supports_masking = True
+
+    def __init__(
+        self,
+        shape: Any = None,
+        batch_size: int | None = None,
+        dtype: str | None = None,
+        sparse: bool | None = None,
+        ragged: bool | None = None,
+        batch_shape: Any = None,
+        input_tensor: Any = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        self.refuse(sparse=sparse, ragged=ragged, input_tensor=input_tensor, optional=optional)
+        if dtype not in (None, "float32", "int32", "int64"):
+            self.fail("dtype 'float32' or 'int32'", repr(dtype))
+        if (shape is None) == (batch_shape is None):
+            self.fail("either shape or batch_shape", f"shape={shape!r}, batch_shape={batch_shape!r}")
+        if batch_shape is None:
+            if not isinstance(shape, tuple | list):
+                self.fail("shape to be a tuple, such as (28, 28, 1)", repr(shape))
+            batch_shape = (batch_size, *shape)
+        self.declared_shape = self.check_shape(batch_shape)
+
+    def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
+        """Pass through."""
+        return x, mask
+
+    def backward(self, dy: Any, input_gradient: bool = True) -> Any:
+        """Pass through."""
+        return dy
+
+
+Input = InputLayer
+
+
+class Dense(Layer):
+    """Connect every input with every unit: ``activation(x @ kernel + bias)``.
+
+    Parameters
+    ----------
+    units : int
+        Size of the output's last axis.
+    activation : str, optional
+    use_bias : bool
+    kernel_initializer, bias_initializer : str or Initializer
+
+    Notes
+    -----
+    Input (batch, ..., C), output (batch, ..., units); weights: kernel (C, units), bias (units,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layer = layers.Dense(2, kernel_initializer="ones", bias_initializer="ones")
+    >>> layer(np.array([[1.0, 2.0, 3.0]]))
+    array([[7., 7.]], dtype=float32)
+    """
+
+    supports_masking = True
+    kernel, bias = WeightView(), WeightView()
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        lora_rank: Any = None,
+        lora_alpha: Any = None,
+        quantization_config: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.refuse(
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            quantization_config=quantization_config,
+        )
+        (self.units,) = shapes.to_tuple(units, 1, "units", self.name)
+        self.activation = ActivationFunction(activation, self)
+        self.use_bias = bool(use_bias)
+        self.initializers = (
+            self.initializer(kernel_initializer),
+            self.initializer(bias_initializer),
+        )
+
+    def check_input(self, input_shape: Shape) -> None:
+        """At least two axes, the last of them known and as it was built for."""
+        if len(input_shape) < 2 or input_shape[-1] is None:
+            self.fail("inputs (batch, ..., features) with a known last axis", input_shape)
+        if self.built and input_shape[-1] != self.weights[0].shape[0]:
+            self.fail(f"inputs with {self.weights[0].shape[0]} features", input_shape)
+
+    def build(self, input_shape: Shape) -> None:
+        """Declare kernel and bias."""
+        assert input_shape[-1] is not None
+        self.add_weight("kernel", (input_shape[-1], self.units), self.initializers[0])
+        if self.use_bias:
+            self.add_weight("bias", (self.units,), self.initializers[1])
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """The last axis becomes `units`."""
+        return (*input_shape[:-1], self.units)
+
+    def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
+        """``activation(x @ kernel + bias)``."""
+        w, b = self.weights[0].value, self.bias_value()
+        C, F = w.shape
+        rows = x.reshape(-1, C)
+        ws, stale = self.workspace(self.kernels.dense_workspace(len(rows), C, F))
+        if stale:
+            self.kernels.dense_prepare(w, ws)
+        z = self.buffer("y", *x.shape[:-1], F)
+        relu = self.activation.is_relu
+        self.kernels.dense_forward(z.reshape(-1, F), rows, w, b, int(relu), ws)
+        self._x, self._ws = x, ws
+        return self.activation.forward(z, applied=relu), mask
+
+    def backward(self, dy: Any, input_gradient: bool = True) -> Any:
+        """Gradients of kernel, bias and input."""
+        x, ws, weight = self._x, self._ws, self.weights[0]
+        C, F = weight.shape
+        dz = self.activation.backward(dy).reshape(-1, F)
+        if weight.trainable:
+            rows, db = x.reshape(-1, C), self.bias_gradient()
+            self.kernels.dense_backward_weight(weight.gradient, db, rows, dz, ws)
+        if not input_gradient:
+            return None
+        dx = self.buffer("dx", *x.shape)
+        self.kernels.dense_backward_input(dx.reshape(-1, C), dz, weight.value, ws)
+        return dx
+
+
+class Flatten(Layer):
+    """Flatten every sample to one axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.Flatten()(np.zeros((5, 2, 3))).shape
+    (5, 6)
+    """
+
+    def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.check_data_format(data_format)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(batch, product of the rest); unknown if an axis is."""
+        sizes = input_shape[1:]
+        if None in sizes:
+            return (input_shape[0], None)
+        return (input_shape[0], math.prod(n for n in sizes if n is not None))
+
+    def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
+        """The same memory, seen with two axes."""
+        self._shape = x.shape
+        return x.reshape(len(x), -1), self.pass_mask(mask)
+
+    def backward(self, dy: Any, input_gradient: bool = True) -> Any:
+        """The same memory, seen as the input was."""
+        return dy.reshape(self._shape)
+
+
+class Reshape(Layer):
+    """Give every sample another shape.
+
+    Parameters
+    ----------
+    target_shape : tuple of int
+        Without the batch; one entry may be -1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.Reshape((3, -1))(np.zeros((5, 6))).shape
+    (5, 3, 2)
+    """
+
+    def __init__(self, target_shape: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        given = tuple(target_shape) if isinstance(target_shape, tuple | list) else (target_shape,)
+        if not all(n == -1 or shapes.is_integer(n, 1) for n in given) or given.count(-1) > 1:
+            self.fail("target_shape of positive integers, at most one -1", repr(target_shape))
+        self.target_shape = tuple(int(n) for n in given)
+
+    def check_input(self, input_shape: Shape) -> None:
+        """The number of elements has to fit."""
+        sizes = [n for n in input_shape[1:] if n is not None]
+        if len(sizes) < len(input_shape) - 1:
+            return
+        have, want = math.prod(sizes), math.prod(n for n in self.target_shape if n != -1)
+        if have % want if -1 in self.target_shape else have != want:
+            self.fail(f"inputs that can be reshaped to {self.target_shape}", input_shape)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """The target shape behind the batch, -1 resolved if the input is known."""
+        if -1 not in self.target_shape:
+            return (input_shape[0], *self.target_shape)
+        known = None
+        if None not in input_shape[1:]:
+            rest = math.prod(n for n in self.target_shape if n != -1)
+            known = math.prod(n for n in input_shape[1:] if n is not None) // rest
+        return (input_shape[0], *(known if n == -1 else n for n in self.target_shape))
+
+    def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
+        """The same memory in another shape."""
+        self._shape = x.shape
+        return x.reshape(len(x), *self.target_shape), self.pass_mask(mask)
+
+    def backward(self, dy: Any, input_gradient: bool = True) -> Any:
+        """The same memory in the input's shape."""
+        return dy.reshape(self._shape)
+
+
+class Dropout(Layer):
+    """In training, set a share of the elements to zero and scale up the others.
+
+    Parameters
+    ----------
+    rate : float
+        The share, at least 0 and below 1.
+    noise_shape : None
+        Not supported.
+    seed : int, optional
+        For a stream of its own; left out, the model's seed decides.
+
+    Notes
+    -----
+    Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.Dropout(0.5)(np.ones((1, 3)))
+    array([[1., 1., 1.]], dtype=float32)
+    """
+
+    supports_masking = True
+
+    def __init__(
+        self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.refuse(noise_shape=noise_shape)
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            self.fail("rate to be a number from 0 to 1", repr(rate))
+        if seed is not None and not shapes.is_integer(seed, 0):
+            self.fail("seed to be a non-negative integer or None", repr(seed))
+        self.rate, self.seed = float(rate), seed
+        self._state: Any = None
+
+    def _random(self) -> tuple[Any, int]:
+        """The state to draw from, and this layer's stream."""
+        assert self.context is not None
+        if self.seed is None:
+            return self.context.random_state, self.stream()
+        if self._state is None:
+            self._state = np.zeros(2, np.int64)
+        self._state[:] = self.seed, self.context.random_state[1]
+        return self._state, 0
+
+    def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
+        """Drop in training; pass through otherwise."""
+        self._dropped = training and self.rate > 0
+        if not self._dropped:
+            return x, mask
+        y = self.buffer("y", *x.shape)
+        self.kernels.dropout_forward(y.reshape(-1), x.reshape(-1), *self._random(), self.rate)
+        return y, mask
+
+    def backward(self, dy: Any, input_gradient: bool = True) -> Any:
+        """Drop the same elements: the kernel draws the same numbers again."""
+        if not input_gradient or not self._dropped:
+            return dy if input_gradient else None
+        dx = self.buffer("dx", *dy.shape)
+        self.kernels.dropout_forward(dx.reshape(-1), dy.reshape(-1), *self._random(), self.rate)
+        return dx

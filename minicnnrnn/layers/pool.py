@@ -1,0 +1,343 @@
+"""Max and average pooling in one to three dimensions, over windows and over everything."""
+
+from typing import Any
+
+import numpy as np
+
+from minicnnrnn import shapes
+from minicnnrnn.layers.base import Layer, Shape
+
+AXES = ("length", "height, width", "depth, height, width")
+
+
+class Pooling(Layer):
+    """Pooling in `rank` dimensions: what all pooling layers share.
+
+    Every window of a channel becomes one number: its maximum or its average. Padding never
+    counts: it is no maximum, and it is not averaged.
+
+    Parameters
+    ----------
+    pool_size : int or tuple of ints
+        Size of the window along each spatial axis.
+    strides : int or tuple of ints, optional
+        Distance of neighbouring windows; `pool_size` if left out.
+    padding : {"valid", "same"}
+    data_format : {None, "channels_last"}
+    """
+
+    rank = 0
+    maximum = False
+
+    def __init__(
+        self,
+        pool_size: Any = 2,
+        strides: Any = None,
+        padding: str = "valid",
+        data_format: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.check_data_format(data_format)
+        self.pool_size = shapes.to_tuple(pool_size, self.rank, "pool_size", self.name)
+        self.strides = (
+            self.pool_size
+            if strides is None
+            else shapes.to_tuple(strides, self.rank, "strides", self.name)
+        )
+        if padding not in ("valid", "same"):
+            self.fail("padding to be 'valid' or 'same'", repr(padding))
+        self.padding = padding
+        self._plans: dict[tuple[int, ...], Any] = {}
+
+    def windows(self, spatial: Shape) -> tuple[Shape, Shape]:
+        """Size and strides of the windows on an image of this size."""
+        return self.pool_size, self.strides
+
+    def check_input(self, input_shape: Shape) -> None:
+        """The right rank, and no spatial axis smaller than the window."""
+        if len(input_shape) != self.rank + 2:
+            self.fail(f"inputs (batch, {AXES[self.rank - 1]}, channels)", input_shape)
+        if any(n is not None and n < 1 for n in self._lengths(input_shape[1:-1])):
+            self.fail(f"inputs of at least pool_size={self.pool_size}", input_shape)
+
+    def _lengths(self, spatial: Shape) -> tuple[int | None, ...]:
+        sizes, strides = self.windows(spatial)
+        return tuple(
+            shapes.output_length(n, k, s, 1, self.padding)
+            for n, k, s in zip(spatial, sizes, strides)
+        )
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(batch, windows along each spatial axis, channels)."""
+        return (input_shape[0], *self._lengths(input_shape[1:-1]), input_shape[-1])
+
+    def _plan(self, x_shape: tuple[int, ...]) -> Any:
+        """All integers that the kernels want for inputs of this shape."""
+        plan = self._plans.get(x_shape)
+        if plan is None:
+            ones = (1,) * (3 - self.rank)
+            spatial = x_shape[1:-1]
+            sizes, strides = self.windows(spatial)
+            pads = tuple(
+                shapes.padding_before(n, k, s, 1, self.padding)
+                for n, k, s in zip(spatial, sizes, strides)
+            )
+            lengths = self._lengths(spatial)
+            x5 = (x_shape[0], *ones, *spatial, x_shape[-1])
+            y5 = (x_shape[0], *ones, *lengths, x_shape[-1])
+            geometry = (*ones, *sizes, *ones, *strides, *(0,) * (3 - self.rank), *pads)
+            outputs = self.compute_output_shape(x_shape)
+            if len(self._plans) > 64:  # sequences of ever new lengths
+                self._plans.clear()
+            plan = self._plans[x_shape] = (outputs, x5, y5, geometry)
+        return plan
+
+    def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
+        """The maximum or the average of every window."""
+        outputs, x5, y5, geometry = self._plan(x.shape)
+        y = self.buffer("y", *outputs)
+        if self.maximum:
+            index_shape = y5 if training else (0,) * 5
+            self._index = self.buffer("index", *index_shape, dtype=np.int32)
+            self.kernels.max_pool_forward(y.reshape(y5), self._index, x.reshape(x5), *geometry)
+        else:
+            self.kernels.average_pool_forward(y.reshape(y5), x.reshape(x5), *geometry)
+        self._shape = x.shape
+        return y, self.pass_mask(mask)
+
+    def backward(self, dy: Any, input_gradient: bool = True) -> Any:
+        """Every input collects from the windows that it was in (maximum: that chose it)."""
+        if not input_gradient:
+            return None
+        _, x5, y5, geometry = self._plan(self._shape)
+        dx, dy5 = self.buffer("dx", *self._shape), dy.reshape(y5)
+        if self.maximum:
+            self.kernels.max_pool_backward_input(dx.reshape(x5), dy5, self._index, *geometry)
+        else:
+            self.kernels.average_pool_backward_input(dx.reshape(x5), dy5, *geometry)
+        return dx
+
+
+class GlobalPooling(Pooling):
+    """Pooling with one window over all of a sample: one number a channel.
+
+    Parameters
+    ----------
+    data_format : {None, "channels_last"}
+    keepdims : bool
+        Keep the pooled axes, with length one.
+    """
+
+    def __init__(
+        self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(1, data_format=data_format, **kwargs)
+        self.keepdims = bool(keepdims)
+
+    def windows(self, spatial: Shape) -> tuple[Shape, Shape]:
+        """One window: the image."""
+        return spatial, spatial
+
+    def _lengths(self, spatial: Shape) -> tuple[int | None, ...]:
+        return (1,) * self.rank
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(batch, channels), with ones between if `keepdims`."""
+        ones = (1,) * self.rank if self.keepdims else ()
+        return (input_shape[0], *ones, input_shape[-1])
+
+
+
+
+class MaxPooling1D(Pooling):
+    """The maximum over windows of steps: (batch, steps, channels) to (batch, ..., channels).
+
+    Parameters and behaviour are those of ``Pooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.MaxPooling1D()(np.zeros((2, 4, 3))).shape
+    (2, 2, 3)
+    """
+
+    rank, maximum = 1, True
+
+
+class MaxPooling2D(Pooling):
+    """The maximum over windows of pixels: (batch, height, width, channels) to (batch, ..., channels).
+
+    Parameters and behaviour are those of ``Pooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.MaxPooling2D()(np.zeros((2, 4, 6, 3))).shape
+    (2, 2, 3, 3)
+    """
+
+    rank, maximum = 2, True
+
+
+class MaxPooling3D(Pooling):
+    """The maximum over windows of voxels: (batch, depth, height, width, channels) to (batch, ..., channels).
+
+    Parameters and behaviour are those of ``Pooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.MaxPooling3D()(np.zeros((2, 4, 6, 8, 3))).shape
+    (2, 2, 3, 4, 3)
+    """
+
+    rank, maximum = 3, True
+
+
+class AveragePooling1D(Pooling):
+    """The average over windows of steps: (batch, steps, channels) to (batch, ..., channels).
+
+    Parameters and behaviour are those of ``Pooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.AveragePooling1D()(np.zeros((2, 4, 3))).shape
+    (2, 2, 3)
+    """
+
+    rank, maximum = 1, False
+
+
+class AveragePooling2D(Pooling):
+    """The average over windows of pixels: (batch, height, width, channels) to (batch, ..., channels).
+
+    Parameters and behaviour are those of ``Pooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.AveragePooling2D()(np.zeros((2, 4, 6, 3))).shape
+    (2, 2, 3, 3)
+    """
+
+    rank, maximum = 2, False
+
+
+class AveragePooling3D(Pooling):
+    """The average over windows of voxels: (batch, depth, height, width, channels) to (batch, ..., channels).
+
+    Parameters and behaviour are those of ``Pooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.AveragePooling3D()(np.zeros((2, 4, 6, 8, 3))).shape
+    (2, 2, 3, 4, 3)
+    """
+
+    rank, maximum = 3, False
+
+
+class GlobalMaxPooling1D(GlobalPooling):
+    """The maximum over all steps: (batch, steps, channels) to (batch, channels).
+
+    Parameters and behaviour are those of ``GlobalPooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.GlobalMaxPooling1D()(np.zeros((2, 4, 3))).shape
+    (2, 3)
+    """
+
+    rank, maximum = 1, True
+
+
+class GlobalMaxPooling2D(GlobalPooling):
+    """The maximum over all pixels: (batch, height, width, channels) to (batch, channels).
+
+    Parameters and behaviour are those of ``GlobalPooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.GlobalMaxPooling2D()(np.zeros((2, 4, 6, 3))).shape
+    (2, 3)
+    """
+
+    rank, maximum = 2, True
+
+
+class GlobalMaxPooling3D(GlobalPooling):
+    """The maximum over all voxels: (batch, depth, height, width, channels) to (batch, channels).
+
+    Parameters and behaviour are those of ``GlobalPooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.GlobalMaxPooling3D()(np.zeros((2, 4, 6, 8, 3))).shape
+    (2, 3)
+    """
+
+    rank, maximum = 3, True
+
+
+class GlobalAveragePooling1D(GlobalPooling):
+    """The average over all steps: (batch, steps, channels) to (batch, channels).
+
+    Parameters and behaviour are those of ``GlobalPooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.GlobalAveragePooling1D()(np.zeros((2, 4, 3))).shape
+    (2, 3)
+    """
+
+    rank, maximum = 1, False
+
+
+class GlobalAveragePooling2D(GlobalPooling):
+    """The average over all pixels: (batch, height, width, channels) to (batch, channels).
+
+    Parameters and behaviour are those of ``GlobalPooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.GlobalAveragePooling2D()(np.zeros((2, 4, 6, 3))).shape
+    (2, 3)
+    """
+
+    rank, maximum = 2, False
+
+
+class GlobalAveragePooling3D(GlobalPooling):
+    """The average over all voxels: (batch, depth, height, width, channels) to (batch, channels).
+
+    Parameters and behaviour are those of ``GlobalPooling``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnnrnn import layers
+    >>> layers.GlobalAveragePooling3D()(np.zeros((2, 4, 6, 8, 3))).shape
+    (2, 3)
+    """
+
+    rank, maximum = 3, False

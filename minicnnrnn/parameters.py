@@ -1,0 +1,99 @@
+"""The weights of a model: one flat vector, of which every weight is a view."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minicnnrnn.device import Device
+
+ALIGNMENT = 64  # floats: a segment begins on a cache line of its own
+
+
+class Weight:
+    """One weight of a layer: its name, its shape, and where its values live.
+
+    Parameters
+    ----------
+    name : str
+        Keras' name: "kernel", "bias", ...
+    shape : tuple of int
+    initializer : callable
+        ``(shape, rng) -> array``, asked when the values are first needed.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, ...], initializer: Callable[..., Any]) -> None:
+        self.name, self.shape, self.initializer = name, shape, initializer
+        self.trainable = True
+        self.value: Any = None  # views into the model's vectors, once these exist
+        self.gradient: Any = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+class Parameters:
+    """The flat vectors behind the weights of a model, and the table of their segments.
+
+    Segments start at multiples of 64 floats with zeros between them, so that an optimizer
+    update is one kernel over one vector, and a checkpoint a handful of arrays.
+
+    Nothing is allocated before ``allocate``: counting parameters is free.
+    """
+
+    def __init__(self, weights: Sequence[Weight], device: Device) -> None:
+        self.weights, self.device = list(weights), device
+        self.offsets: list[int] = []
+        size = 0
+        for weight in self.weights:
+            self.offsets.append(size)
+            size += (weight.size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        self.size = size
+        self.values: Any = None
+        self.gradients: Any = None
+        self._segments: tuple[tuple[bool, ...], Any] | None = None
+        self.version = 0  # grows with every change: packed copies of weights compare it
+
+    def allocate(self, rng: np.random.Generator) -> None:
+        """Make the vector of values, keeping those that exist and initializing the others."""
+        if self.values is not None:
+            return
+        values = self.device.zeros((self.size,))
+        for weight, view in zip(self.weights, self._views(values), strict=True):
+            held = weight.value
+            view[...] = weight.initializer(weight.shape, rng) if held is None else held
+        self.values = values
+        for weight, view in zip(self.weights, self._views(values), strict=True):
+            weight.value, weight.gradient = view, None
+        self.changed()
+
+    def allocate_gradients(self) -> None:
+        """Make the vector of gradients: only training needs it."""
+        if self.gradients is None:
+            self.gradients = self.device.zeros((self.size,))
+            for weight, view in zip(self.weights, self._views(self.gradients), strict=True):
+                weight.gradient = view
+
+    def changed(self) -> None:
+        """Note that values were written, so that packed or transformed copies are made anew."""
+        self.version += 1
+
+    def segments(self) -> Any:
+        """(start, stop, decays) of every trainable weight: what an optimizer update visits."""
+        trained = tuple(weight.trainable for weight in self.weights)
+        if self._segments is None or self._segments[0] != trained:
+            table = [
+                (start, start + weight.size, 1)
+                for start, weight in zip(self.offsets, self.weights, strict=True)
+                if weight.trainable
+            ]
+            self._segments = (trained, np.array(table, np.int64).reshape(-1, 3))
+        return self._segments[1]
+
+    def _views(self, vector: Any) -> list[Any]:
+        return [
+            vector[start : start + weight.size].reshape(weight.shape)
+            for start, weight in zip(self.offsets, self.weights, strict=True)
+        ]

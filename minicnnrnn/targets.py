@@ -1,0 +1,185 @@
+"""Targets: what a batch's `y` and its weights become before a step may begin."""
+
+from typing import Any
+
+import numpy as np
+
+from minicnnrnn.arrays import copy_batch
+from minicnnrnn.device import Buffer, Device
+
+
+def infer_loss(activation: str | None, y: Any) -> tuple[str, str]:
+    """The loss and the metric that the last activation and the targets imply.
+
+    Parameters
+    ----------
+    activation : str or None
+        Of the last layer.
+    y : array
+
+    Returns
+    -------
+    (str, str)
+
+    Raises
+    ------
+    ValueError
+        Where they imply none.
+
+    Examples
+    --------
+    >>> infer_loss("softmax", np.array([3, 1, 2]))
+    ('sparse_categorical_crossentropy', 'accuracy')
+    """
+    if y is not None and y.size:
+        whole = y.dtype.kind in "iub" or bool(np.all(y == np.rint(y)))
+        binary = whole and y.min() >= 0 and y.max() <= 1
+        one_hot = y.ndim > 1 and y.shape[-1] > 1
+        if activation == "softmax" and one_hot and binary and np.all(y.sum(-1) == 1):
+            return "categorical_crossentropy", "accuracy"
+        if activation == "softmax" and whole and (y.ndim == 1 or not binary or not one_hot):
+            return "sparse_categorical_crossentropy", "accuracy"
+        if activation == "sigmoid" and binary:
+            return "binary_crossentropy", "accuracy"
+        if activation == "linear" and y.dtype.kind == "f":
+            return "mean_squared_error", "mae"
+    received = "no y" if y is None else f"y of dtype {y.dtype} and shape {y.shape}"
+    raise ValueError(
+        "Expected a compiled model, since no loss follows from the last activation and the "
+        "targets: call model.compile(optimizer, loss, metrics). "
+        f"Received: activation {activation!r}, {received}"
+    )
+
+
+class Targets:
+    """The targets of a batch on the device, as labels and as numbers, and the rows' weights.
+
+    Parameters
+    ----------
+    device : Device
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._labels, self._numbers = Buffer(device, np.int32), Buffer(device)
+        self._weights = [Buffer(device) for _ in range(4)]
+        self._constant: tuple[int, int] | None = None
+        self.labels: Any = None
+        self.numbers: Any = None
+
+    def load(
+        self,
+        y: Any,
+        outputs: tuple[int, ...],
+        sparse: bool,
+        dense: bool,
+        ignore: int | None,
+        positions: Any,
+    ) -> None:
+        """Check `y` and copy it.
+
+        Parameters
+        ----------
+        y : array
+        outputs : tuple
+            Shape of the model's output for this batch.
+        sparse, dense : bool
+            Whether labels (rows,) and numbers (rows, C) are wanted.
+        ignore : int or None
+            A label outside the range that is allowed.
+        positions : slice, array or None
+            Of the samples, for errors.
+        """
+        if y is None:
+            raise ValueError("Expected targets y. Received: none.")
+        rows, C = int(np.prod(outputs[:-1])), outputs[-1]
+        if sparse:
+            self.labels = self._labels(rows)
+            self._load_labels(y, outputs, C, ignore, positions)
+        if dense:
+            y = self._as_outputs(y, outputs)
+            self.numbers = self._numbers(rows, C)
+            copy_batch(self.numbers.reshape(outputs), y, positions, "y")
+
+    def _load_labels(
+        self, y: Any, outputs: tuple[int, ...], C: int, ignore: int | None, positions: Any
+    ) -> None:
+        shape = outputs[:-1]
+        if C < 2:
+            raise ValueError(
+                "Expected at least 2 outputs for integer labels (for one output use "
+                f"binary_crossentropy). Received outputs of shape {outputs}."
+            )
+        if y.shape == (*shape, 1):
+            y = y.reshape(shape)
+        if y.shape != shape:
+            raise ValueError(
+                f"Expected y to hold integer labels of shape {shape}. Received: {y.shape} (for "
+                "one-hot targets use categorical_crossentropy)."
+            )
+        copy_batch(self.labels.reshape(shape), y, positions, "y")
+        labels = self.labels
+        if labels.min() < 0 or labels.max() >= C:
+            wrong = (labels < 0) | (labels >= C)
+            if ignore is not None:
+                wrong &= labels != ignore
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise ValueError(
+                    f"Expected labels from 0 to {C - 1}, as the model has {C} outputs. "
+                    f"Received: {labels[row]}{_where(row // (len(labels) // shape[0]), positions)}"
+                )
+
+    def _as_outputs(self, y: Any, outputs: tuple[int, ...]) -> Any:
+        if outputs[-1] == 1 and y.shape == outputs[:-1]:
+            return y.reshape(outputs)
+        if y.shape != outputs:
+            raise ValueError(f"Expected y of the output's shape {outputs}. Received: {y.shape}")
+        return y
+
+    def weights(self, w: Any, mask: Any, outputs: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
+        """Weights of the rows: for the gradient, the loss, plain and weighted metrics.
+
+        The loss is the mean over all rows, or over those that the mask leaves; it counts for an
+        epoch as often as the batch has samples. Plain metrics know the mask alone.
+        """
+        N, rows = outputs[0], int(np.prod(outputs[:-1]))
+        gradient, loss, plain, weighted = (buffer(rows) for buffer in self._weights)
+        if w is None and mask is None:
+            if self._constant != (N, rows):
+                gradient[:], loss[:], plain[:], weighted[:] = 1 / rows, N / rows, 1, 1
+                self._constant = (N, rows)
+            return gradient, loss, plain, weighted
+        self._constant = None
+        shape = outputs[:-1]
+        plain[:] = 1 if mask is None else np.broadcast_to(_lift(mask, shape), shape).ravel()
+        weighted[:] = plain
+        if w is not None:
+            weighted *= np.broadcast_to(_lift(w, shape), shape).ravel()
+        valid = max(float(plain.sum()), 1.0)
+        gradient[:] = weighted / np.float32(valid)
+        loss[:] = weighted * np.float32(N / valid)
+        return gradient, loss, plain, weighted
+
+
+def check_weight(w: Any, outputs: tuple[int, ...], positions: Any) -> Any:
+    """A batch's sample weights as float32, if they fit the output's leading axes."""
+    if w is None:
+        return None
+    if w.shape != outputs[: w.ndim] or w.ndim >= len(outputs):
+        raise ValueError(
+            f"Expected sample_weight of shape {outputs[:1]} or {outputs[:-1]}. Received: {w.shape}"
+        )
+    copy = np.empty(w.shape, np.float32)
+    copy_batch(copy, w, positions, "sample_weight")
+    return copy
+
+
+def _lift(a: Any, shape: tuple[int, ...]) -> Any:
+    return a.reshape(a.shape + (1,) * (len(shape) - a.ndim))
+
+
+def _where(index: int, positions: Any) -> str:
+    if positions is None:
+        return f" in sample {index} of the batch."
+    at = positions.start + index if isinstance(positions, slice) else positions[index]
+    return f" in sample {int(at)}."
