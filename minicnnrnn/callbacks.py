@@ -1,5 +1,6 @@
 """Callbacks: what is told of the course of training."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,7 +117,15 @@ class ProgressBar(Callback):
         from tqdm.auto import tqdm
 
         label = f"Epoch {epoch + 1}/{self.params['epochs']}"
-        self._bar = tqdm(total=self.params["steps"], desc=label, unit="batch", dynamic_ncols=True)
+        # Where nobody can see a bar move, as in a log, it is drawn at the beginning and the end.
+        seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self._bar = tqdm(
+            total=self.params["steps"],
+            desc=label,
+            unit="batch",
+            dynamic_ncols=True,
+            mininterval=0.1 if seen else 3600,
+        )
         compilation_listeners.append(self._on_compilation)
 
     def _on_compilation(self) -> None:

@@ -125,8 +125,7 @@ class Sequential(Training):
     def _rearranged(self) -> None:
         """The parameters have to be laid out anew; values are kept, optimizer slots are not."""
         self._checked.clear()
-        if getattr(self, "_asked", None) is not None:
-            self._resolved = None
+        self._resolved = None
         if self.context is not None and self.owner is None:
             self._lay_out()
 

@@ -60,6 +60,7 @@ class Targets:
     """
 
     def __init__(self, device: Device) -> None:
+        self.device = device
         self._labels, self._numbers = Buffer(device, np.int32), Buffer(device)
         self._weights = [Buffer(device) for _ in range(4)]
         self._constant: tuple[int, int] | None = None

@@ -21,6 +21,11 @@ class Training(Layer):
     loss: losses.Loss | None = None
     history: History | None = None
     stop_training = False
+    _asked: tuple[list[metrics.Metric], list[metrics.Metric]] = ([], [])
+    _resolved: list[tuple[metrics.Metric, bool]] | None = None  # (metric, by sample weight)
+    _targets: Targets | None = None
+    _totals: Any = None  # (sum, weight) of the loss and of every metric, on the device
+    _samples = 0
 
     # --- compiling -----------------------------------------------------------------
 
@@ -64,7 +69,7 @@ class Training(Layer):
             raise ValueError(f"metrics: Expected different names. Received: {names}")
         self.optimizer, self.loss = chosen, chosen_loss
         self._asked = (plain, weighted)
-        self._resolved: list[tuple[Any, bool]] | None = None
+        self._resolved = None
 
     @staticmethod
     def _metric_list(given: Any) -> list[metrics.Metric]:
@@ -75,9 +80,8 @@ class Training(Layer):
 
     @property
     def metrics_names(self) -> list[str]:
-        """ "loss" and the names of the metrics."""
-        asked = getattr(self, "_asked", ([], []))
-        return ["loss", *(metric.name for metric in asked[0] + asked[1])]
+        """The key of the loss and those of the metrics."""
+        return ["loss", *(metric.name for metric in self._asked[0] + self._asked[1])]
 
     def _ready(self, source: data.Source, training: bool, verbose: int) -> None:
         """Build, allocate and settle loss and metrics, from a first look at the data."""
@@ -104,10 +108,10 @@ class Training(Layer):
         assert self.context is not None
         if training:
             self.context.parameters.allocate_gradients()
-        if getattr(self, "_targets_of", None) is not self.context:
-            self._targets_of, self._targets = self.context, Targets(self.device)
+        if self._targets is None or self._targets.device is not self.device:
+            self._targets = Targets(self.device)
         count = 1 + len(self._resolved)
-        if getattr(self, "_totals", None) is None or len(self._totals) != count:
+        if self._totals is None or len(self._totals) != count:
             self._totals = self.device.zeros((count, 2), np.float64)
 
     def _infer(self, y: Any, verbose: int) -> None:
@@ -139,7 +143,7 @@ class Training(Layer):
 
     def _load(self, batch: data.Batch) -> tuple[Any, Any]:
         """Check and copy all of a batch: nothing is computed before this has succeeded."""
-        assert self.loss is not None and self._resolved is not None
+        assert self.loss and self._targets and self._resolved is not None
         outputs = self.output_shape_of(self._batch_shape(batch.x))
         w = check_weight(batch.w, outputs, batch.positions)
         wanted = {self.loss.sparse} | {metric.sparse for metric, _ in self._resolved}
@@ -151,7 +155,7 @@ class Training(Layer):
 
     def _forward_and_measure(self, x: Any, w: Any, training: bool) -> tuple[Any, Any, Any]:
         """Forward, then add loss and metrics to the totals: (output rows, targets, weights)."""
-        assert self.loss is not None and self._resolved is not None
+        assert self.loss and self._targets and self._resolved is not None
         kernels = self.kernels
         y, mask = self.forward(x, None, training)
         rows = y.reshape(-1, y.shape[-1])

@@ -17,6 +17,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,7 @@ def once(count: int, **flags: Any) -> Callable[[Any], Any]:
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)
 
         @functools.cache
-        def bind() -> Any:
+        def compile_once() -> None:
             _launch_threads()  # defines the symbol get_num_threads
             compiled = CFunc(
                 function,
@@ -241,12 +242,12 @@ def once(count: int, **flags: Any) -> Callable[[Any], Any]:
             compiled._cache = _cache_for(function)
             compiled.compile()
             cell.value = compiled.address
-            return compiled
+            call.compiled = compiled
 
-        trampoline = prototype(lambda *arguments: prototype(bind().address)(*arguments))
+        trampoline = prototype(lambda *arguments: (bind(), prototype(cell.value)(*arguments))[1])
         cell.value = ctypes.cast(trampoline, ctypes.c_void_p).value
         llvm.add_symbol(symbol, ctypes.addressof(cell))
-        _bindings.append(bind)
+        _bindings.append(compile_once)
 
         @intrinsic
         def call(typingctx, arguments):  # type: ignore[no-untyped-def]
@@ -277,6 +278,8 @@ def bind() -> None:
     """Compile or load everything marked ``once``; a device does so before its first kernel."""
     for binding in _bindings:
         binding()
+    if JIT:
+        _guard_workqueue()
 
 
 # ---------------------------------------------------------------------------------------
@@ -312,6 +315,39 @@ if JIT:
         for worker in prange(workers):
             start = items * worker // workers
             _run_range(function, data, start, items * (worker + 1) // workers, worker)
+
+    _RANGE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
+    _serially = _RANGE(lambda function, data, items, grain: _RANGE(function)(data, 0, items, 0))
+
+    def _stay_serial() -> None:
+        """In a forked child the threads of the parent are gone, and OpenMP ends the process."""
+        fork.cell.value = ctypes.cast(_serially, ctypes.c_void_p).value
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_stay_serial)
+
+    @functools.cache
+    def _guard_workqueue() -> None:
+        """Let one Python thread at a time into Numba's own thread pool, others run serially.
+
+        The pool "workqueue", which Numba takes where there is no OpenMP, ends the process when
+        two threads enter it.
+        """
+        if numba.threading_layer() != "workqueue":
+            return
+        lock, parallel = threading.Lock(), _RANGE(fork.cell.value)
+
+        def enter(function: int, data: int, items: int, grain: int) -> None:
+            if not lock.acquire(blocking=False):
+                _RANGE(function)(data, 0, items, 0)
+                return
+            try:
+                parallel(function, data, items, grain)
+            finally:
+                lock.release()
+
+        fork.guarded = _RANGE(enter)  # LLVM holds the bare address
+        fork.cell.value = ctypes.cast(fork.guarded, ctypes.c_void_p).value
 
     @intrinsic
     def split(typingctx, body, items, grain, arguments):  # type: ignore[no-untyped-def]

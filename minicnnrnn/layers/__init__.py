@@ -18,6 +18,7 @@ from minicnnrnn.layers.pool import (
     MaxPooling2D,
     MaxPooling3D,
 )
+from minicnnrnn.layers.recurrent import GRU, LSTM, SimpleRNN
 
 __all__ = [
     "Activation",
@@ -30,6 +31,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
+    "GRU",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlobalAveragePooling3D",
@@ -38,9 +40,11 @@ __all__ = [
     "GlobalMaxPooling3D",
     "Input",
     "InputLayer",
+    "LSTM",
     "Layer",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
     "Reshape",
+    "SimpleRNN",
 ]

@@ -1,0 +1,131 @@
+"""Compiling, caching and threading: nothing stale, nothing fragile."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minicnnrnn
+from minicnnrnn.kernels import jit
+
+ROOT = Path(minicnnrnn.__file__).parent.parent
+
+RUN = """
+import numpy as np
+from minicnnrnn.kernels.dense import dense_forward_cpu, dense_prepare_cpu, dense_workspace_cpu
+def step(N=400, C=70, F=90):
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((N, C), (C, F)))
+    ws, y = np.zeros(dense_workspace_cpu(N, C, F), np.float32), np.zeros((N, F), np.float32)
+    dense_prepare_cpu(w, ws)
+    dense_forward_cpu(y, x, w, np.zeros(0, np.float32), 0, ws)
+    assert np.allclose(y, x @ w, atol=1e-4)
+    return y.tobytes()
+"""
+
+
+def run(code, root=ROOT, **environment):
+    """Run a script in a fresh process; its output."""
+    variables = {**os.environ, "PYTHONPATH": str(root), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN + code], env=variables, capture_output=True,
+        text=True, timeout=240, cwd=root,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+needs_jit = pytest.mark.skipif(not jit.JIT, reason="there is nothing compiled")
+
+
+@needs_jit
+def test_an_edited_callee_takes_effect_at_the_next_run(tmp_path):
+    shutil.copytree(ROOT / "minicnnrnn", tmp_path / "minicnnrnn")
+    cache = {"MINICNNRNN_CACHE_DIR": str(tmp_path / "cache")}
+    code = "from minicnnrnn.kernels.gemm import panel_size; print(panel_size(3, 1))"
+    before = run(code, tmp_path, **cache)
+    gemm = tmp_path / "minicnnrnn/kernels/gemm.py"
+    source = gemm.read_text()
+    old = "    return rows * ((columns"
+    assert old in source
+    gemm.write_text(source.replace(old, "    return 2 * rows * ((columns"))
+    assert int(run(code, tmp_path, **cache)) == 2 * int(before)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+COUNT = """
+from minicnnrnn.kernels import jit
+compiled = []
+jit.compilation_listeners.append(lambda: compiled.append(1))
+step()
+print(len(compiled))
+"""
+
+
+@needs_jit
+def test_a_second_start_compiles_nothing_and_a_damaged_cache_costs_time_only(tmp_path):
+    cache = {"MINICNNRNN_CACHE_DIR": str(tmp_path)}
+    first = int(run(COUNT, **cache))
+    assert first > 0
+    assert int(run(COUNT, **cache)) == 0
+    for file in tmp_path.rglob("*.nbc"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert int(run(COUNT, **cache)) == first
+
+
+@needs_jit
+def test_a_cache_that_cannot_be_used_costs_time_only(tmp_path):
+    missing = tmp_path / "a file, no directory"
+    missing.write_text("")
+    assert int(run(COUNT, MINICNNRNN_CACHE_DIR=str(missing))) > 0
+
+
+@needs_jit
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_computes_the_same_bits():
+    code = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+mine = step()
+read, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, b"same" if step() == mine else b"other")
+    os._exit(0)
+os.wait()
+print(os.read(read, 5).decode())
+"""
+    assert run(code).strip() == "same"
+
+
+@needs_jit
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_two_python_threads_may_compute_at_once(layer):
+    code = """
+import threading
+expected, wrong = step(), []
+def work():
+    for _ in range(50):
+        if step() != expected:
+            wrong.append(1)
+threads = [threading.Thread(target=work) for _ in range(3)]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(len(wrong))
+"""
+    assert int(run(code, NUMBA_THREADING_LAYER=layer)) == 0
+
+
+def test_an_unknown_instruction_set_is_refused():
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "MINICNNRNN_SIMD": "sse9"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import minicnnrnn"], env=variables, capture_output=True, text=True
+    )
+    assert "Expected one of ['avx2', 'avx512', 'generic']. Received 'sse9'" in done.stderr
+
+
+@needs_jit
+@pytest.mark.parametrize("simd", sorted(jit.SIMD_WIDTHS))
+def test_every_instruction_set_gives_the_right_product(simd):
+    assert run("step(); print(1)", MINICNNRNN_SIMD=simd).strip() == "1"
