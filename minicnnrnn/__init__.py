@@ -1,1 +1,33 @@
-"""minicnnrnn."""
+"""minicnnrnn: Keras-like Sequential CNNs and RNNs on Numba kernels that you can read.
+
+>>> import numpy as np
+>>> from minicnnrnn import Sequential, layers
+>>> model = Sequential([layers.Dense(3, activation="softmax")], seed=1)
+>>> model.fit(np.eye(3), [0, 1, 2], epochs=2, verbose=0).epoch
+[0, 1]
+"""
+
+from minicnnrnn import (
+    callbacks,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    optimizers,
+)
+from minicnnrnn.device import get_device, set_device
+from minicnnrnn.sequential import Sequential
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Sequential",
+    "callbacks",
+    "get_device",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "optimizers",
+    "set_device",
+]

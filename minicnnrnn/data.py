@@ -116,7 +116,6 @@ class Source:
         if not self._started:
             raise ValueError("Expected at least one batch. Received data that yields none.")
         if count < (steps or 1):
-            self._pass = None
             warnings.warn(RAN_OUT, stacklevel=2)
 
     def _one_pass(self, rng: np.random.Generator | None) -> Iterator[Batch]:
@@ -168,12 +167,12 @@ class ArraySource(Source):
 
     def peek(self) -> Batch:
         """Look at the first batch."""
-        return self.gather(slice(0, min(self.batch_size, self.samples)))
+        return self.gather(slice(0, self.batch_size))
 
     def _one_pass(self, rng: np.random.Generator | None) -> Iterator[Batch]:
         order = None if rng is None else rng.permutation(self.samples)
         for start in range(0, self.samples, self.batch_size):
-            stop = min(start + self.batch_size, self.samples)
+            stop = start + self.batch_size
             yield self.gather(slice(start, stop) if order is None else order[start:stop])
 
     def _rows(self, name: str, array: Array, positions: Positions) -> Array:

@@ -32,9 +32,11 @@ class Recurrent(Layer):
         ``reset_states``; the batch size is fixed by `batch_shape`.
     """
 
-    gates = 1
-    states = 1
     operation = ""
+    gates = 1  # of the weights
+    kept = 1  # numbers a unit and a step that the kernel keeps for the way back
+    states = 1
+    backward_states = slice(0)  # the states that `backward_input` wants to see
     kernel, recurrent_kernel, bias = WeightView(), WeightView(), WeightView()
 
     def setup(
@@ -116,7 +118,7 @@ class Recurrent(Layer):
         last = self._last if self.stateful else None
         for i, state in enumerate(states):
             state[0] = 0 if last is None or last[i].shape[0] != N else last[i]
-        gates = self.buffer("gates", slots - 1, N, self.gate_width())
+        gates = self.buffer("gates", slots - 1, N, self.kept * U)
         y = self.buffer("y", N, T if self.return_sequences else 1, U)
         steps = self.buffer("no mask", 0, 0, dtype=np.uint8) if mask is None else mask
         self._integers = (*self.codes, *self.options(), int(self.go_backwards))
@@ -131,10 +133,6 @@ class Recurrent(Layer):
             return y, mask
         return y.reshape(N, U), None
 
-    def gate_width(self) -> int:
-        """Floats that the kernel keeps for a sample and a step."""
-        return self.gates * self.units
-
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Go back in time; then the weights' gradients, as one product over all steps."""
         x, states, gates, mask, ws = self._saved
@@ -144,13 +142,14 @@ class Recurrent(Layer):
         dy3 = dy.reshape(N, -1, self.units)
         # The gradients of the gates take the place of the gates, which nobody needs any more.
         self.kernels_of("backward_input")(
-            dx, gates, dy3, gates, states[-1], w, u, mask, *self._integers, ws
+            dx, gates, dy3, gates, *states[self.backward_states], w, u, mask, *self._integers, ws
         )
         if self.weights[0].trainable:
             dw, du = (weight.gradient for weight in self.weights[:2])
             self.kernels_of("backward_weight")(
-                dw, du, self.bias_gradient(), x, states[0], gates, *self._integers[-1:], ws
-            )
+                dw, du, self.bias_gradient(), x, states[0], gates, *self.options(),
+                int(self.go_backwards), ws,
+            )  # fmt: skip
         return dx if input_gradient else None
 
     def reset_states(self) -> None:
@@ -188,7 +187,7 @@ class LSTM(Recurrent):
     (2, 5, 8)
     """
 
-    gates, states, operation = 4, 2, "lstm"
+    operation, gates, kept, states, backward_states = "lstm", 4, 4, 2, slice(1, 2)
 
     def __init__(
         self,
@@ -285,7 +284,7 @@ class GRU(Recurrent):
     (2, 8)
     """
 
-    gates, operation = 3, "gru"
+    operation, gates, kept, backward_states = "gru", 3, 4, slice(0, 1)
 
     def __init__(
         self,

@@ -1,0 +1,489 @@
+"""GRU: a recurrent layer whose gates choose between the old state and a candidate."""
+
+import numpy as np
+
+from minicnnrnn.kernels.activation import differentiate
+from minicnnrnn.kernels.gemm import (
+    ACCUMULATE,
+    ADD_BIAS,
+    OVERWRITE,
+    address,
+    grain,
+    pack,
+    panel_size,
+    set_offset,
+)
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.recurrent import (
+    ZERO_TABLE,
+    activated,
+    alpha_of,
+    copy_rows,
+    is_valid,
+    multiply,
+    pack_pair,
+    recall,
+    recurrent_weight,
+    row_stride,
+    settle,
+    steps,
+    tail,
+    through,
+    weight_scratch,
+)
+
+ONE = np.float32(1)
+
+# ---------------------------------------------------------------------------------------
+# The mathematics
+# ---------------------------------------------------------------------------------------
+
+
+def gru_prepare_numpy(w, u, ws):
+    """Pack the weights for ``forward``; nothing to do in NumPy.
+
+    Called once after the weights have changed; every ``forward`` until the next change relies
+    on what it left in `ws`.
+    """
+
+
+def gru_forward_numpy(
+    y, h, gates, x, w, u, b, mask, activation, recurrent_activation, reset_after, backwards, ws
+):
+    r"""Run a GRU over whole sequences.
+
+    .. math::
+        \hat z &= x_t w_z + h_{t-1} u_z + b_z, \quad
+        \hat r = x_t w_r + h_{t-1} u_r + b_r, \quad z, r = \sigma(\hat z), \sigma(\hat r) \\
+        \hat a &= x_t w_h + b_h + r (h_{t-1} u_h + b'_h) \quad \text{with reset\_after} \\
+        \hat a &= x_t w_h + b_h + (r h_{t-1}) u_h \quad \text{without} \\
+        h_t &= z h_{t-1} + (1 - z) \phi(\hat a)
+
+    A masked step leaves h as it is, and its output is h.
+
+    Parameters
+    ----------
+    y : (N, T, U), overwritten: h after every step, in the order of the steps; or (N, 1, U): h
+        after the last one
+    h : (T + 1, N, U) or (2, N, U)
+        Slot 0 holds the initial state and is not written by a whole history; the rest is
+        overwritten. The state after the last step is in slot T, of two slots in ``T % 2``.
+    gates : (T, N, 4U) or, with two slots, (1, N, 4U); overwritten with what ``backward_input``
+        needs, its content the device's own
+    x : (N, T, C)
+    w : (C, 3U)
+    u : (U, 3U)
+    b : (0,) for none; with `reset_after` (2, 3U), the bias of the input and that of the state,
+        whose parts for z and r are added up; without (3U,)
+    mask : uint8 (N, T), 0 where a step is to be skipped; or (0, 0) for none
+    activation, recurrent_activation : int
+        Codes of :math:`\phi` and :math:`\sigma`.
+    reset_after : int
+        1 to reset what the candidate sees of the state after the product with u, 0 before.
+    backwards : int
+        1 to read x and mask from the last time to the first, 0 to read them in order.
+    ws : workspace that ``gru_prepare`` has filled
+
+    Notes
+    -----
+    Cost: 6 N T U (C + U) operations. Source: Cho et al. 2014, arXiv:1406.1078, section 2.3:
+    version 1 resets before, version 3 after; the masks are those of Keras.
+    """
+    N, T, _ = x.shape
+    U, slots, outputs = u.shape[0], h.shape[0], y.shape[1]
+    b_input, b_state = _biases(b, reset_after, 3 * U)
+    for s, time in steps(T, backwards):
+        old, new = h[s % slots], h[(s + 1) % slots]
+        before = x[:, time] @ w + b_input
+        before[:, : 2 * U] += old @ u[:, : 2 * U] + b_state[: 2 * U]
+        z = activated(before[:, :U], recurrent_activation)
+        r = activated(before[:, U : 2 * U], recurrent_activation)
+        if reset_after:
+            seen = old @ u[:, 2 * U :] + b_state[2 * U :]
+            before[:, 2 * U :] += r * seen
+        else:
+            seen = r * old
+            before[:, 2 * U :] += seen @ u[:, 2 * U :]
+        gates[s % gates.shape[0]] = np.concatenate([before, seen], axis=1)
+        a = activated(before[:, 2 * U :], activation)
+        new[:] = np.where(is_valid(mask, time), z * old + (1 - z) * a, old)
+        if s >= T - outputs:
+            y[:, s - (T - outputs)] = new
+
+
+def _biases(b, reset_after, G):
+    """The bias of the input and that of the state, zeros where there is none."""
+    if not b.size:
+        return np.zeros(G, b.dtype), np.zeros(G, b.dtype)
+    return (b[0], b[1]) if reset_after else (b, np.zeros(G, b.dtype))
+
+
+def gru_backward_input_numpy(
+    dx, dgates, dy, gates, h, w, u, mask, activation, recurrent_activation, reset_after,
+    backwards, ws,
+):  # fmt: skip
+    r"""Gradients with respect to the gates before their activation, and to the input.
+
+    With dh the gradient that arrives at a step, from its output and from the step after:
+
+    .. math::
+        d\hat z &= dh (h_{t-1} - a) \sigma'(\hat z), \quad
+        d\hat a = dh (1 - z) \phi'(\hat a) \\
+        d\hat r &= d\hat a (h_{t-1} u_h + b'_h) \sigma'(\hat r) \quad \text{with reset\_after} \\
+        d\hat r &= (d\hat a \, u_h^T) h_{t-1} \sigma'(\hat r) \quad \text{without} \\
+        dx_t &= [d\hat z, d\hat r, d\hat a] \, w^T \\
+        dh &\leftarrow dh \, z + [d\hat z, d\hat r, r \, d\hat a] \, u^T \quad
+        \text{with reset\_after} \\
+        dh &\leftarrow dh \, z + [d\hat z, d\hat r] \, u_{zr}^T + r (d\hat a \, u_h^T) \quad
+        \text{without}
+
+    A masked step passes dh on as it is.
+
+    Parameters
+    ----------
+    dx : (N, T, C), overwritten; or (0, 0, 0) where it is not wanted
+    dgates : (T, N, 4U), overwritten; may be the same memory as `gates`
+        The last quarter is what ``backward_weight`` needs for :math:`u_h`: r da with
+        `reset_after`, r h without.
+    dy : (N, T, U) or (N, 1, U), as y in ``gru_forward``
+    gates : (T, N, 4U) as ``gru_forward`` left it
+    h : (T + 1, N, U), the whole history
+    w, u, mask, activation, recurrent_activation, reset_after, backwards : as in ``gru_forward``
+
+    Notes
+    -----
+    Cost: 6 N T U (U + C) operations, without `dx` 6 N T U U.
+    """
+    T, N, _ = gates.shape
+    U, outputs = u.shape[0], dy.shape[1]
+    dh = np.zeros((N, U), dy.dtype)
+    for s, time in reversed(steps(T, backwards)):
+        if s >= T - outputs:
+            dh = dh + dy[:, s - (T - outputs)]
+        before_z, before_r, before_a, seen = np.split(gates[s].copy(), 4, axis=1)
+        z, r = (activated(v, recurrent_activation) for v in (before_z, before_r))
+        da = through(dh * (1 - z), before_a, activation)
+        dz = through(dh * (h[s] - activated(before_a, activation)), before_z, recurrent_activation)
+        if reset_after:
+            dr = through(da * seen, before_r, recurrent_activation)
+            last = da * r
+            direct = last @ u[:, 2 * U :].T
+        else:
+            reset = da @ u[:, 2 * U :].T
+            dr = through(reset * h[s], before_r, recurrent_activation)
+            last = seen
+            direct = reset * r
+        valid = is_valid(mask, time)
+        dgates[s] = np.where(valid, np.concatenate([dz, dr, da, last], axis=1), 0)
+        before = dgates[s, :, : 2 * U] @ u[:, : 2 * U].T + direct
+        dh = np.where(valid, dh * z + before, dh)
+        if dx.size:
+            dx[:, time] = dgates[s, :, : 3 * U] @ w.T
+
+
+def gru_backward_weight_numpy(dw, du, db, x, h, dgates, reset_after, backwards, ws):
+    """Gradients with respect to the weights and the bias, summed over all steps.
+
+    Parameters
+    ----------
+    dw : (C, 3U), overwritten
+    du : (U, 3U), overwritten
+    db : overwritten; as b in ``gru_forward``
+    x : (N, T, C)
+    h : (T + 1, N, U), the whole history that ``gru_forward`` left
+    dgates : (T, N, 4U) from ``gru_backward_input``
+    reset_after, backwards : as in ``gru_forward``
+
+    Notes
+    -----
+    Cost: 6 N T U (C + U) operations.
+    """
+    T, _, U = (h.shape[0] - 1, *h.shape[1:])
+    times = [time for _, time in steps(T, backwards)]
+    gates, last = dgates[..., : 3 * U], dgates[..., 3 * U :]
+    np.einsum("ntc,tng->cg", x[:, times], gates, out=dw)
+    np.einsum("tnu,tng->ug", h[:T], gates[..., : 2 * U], out=du[:, : 2 * U])
+    if reset_after:
+        np.einsum("tnu,tng->ug", h[:T], last, out=du[:, 2 * U :])
+    else:
+        np.einsum("tnu,tng->ug", last, gates[..., 2 * U :], out=du[:, 2 * U :])
+    if db.size:
+        total = dgates.sum(axis=(0, 1))
+        db.reshape(-1)[: 3 * U] = total[: 3 * U]
+        if reset_after:
+            db[1, : 2 * U], db[1, 2 * U :] = total[: 2 * U], total[3 * U :]
+
+
+def gru_workspace_numpy(N, T, C, U):
+    """Floats of workspace that the passes of this layer need."""
+    return 0
+
+
+# ---------------------------------------------------------------------------------------
+# CPU
+# ---------------------------------------------------------------------------------------
+#
+# Workspace: the table with the entry zero; w and u packed one below the other by `prepare`, once
+# for z and r and once for the candidate; then scratch of one pass: the biases, 3 rows of U for
+# each worker; going forward the rows [x, h] of all samples; going back the gradients of the gates
+# of all samples, the weights transposed and packed, dh, and what reaches r h.
+
+
+@cpu
+def _packed_places(C, U):
+    """Where the weights of z and r, those of the candidate, the scratch and the rows begin."""
+    candidate = ZERO_TABLE + panel_size(C + U, 2 * U)
+    scratch = candidate + panel_size(C + U, U)
+    return ZERO_TABLE, candidate, scratch, scratch + 4 * U + 3 * U * MAX_WORKERS
+
+
+@cpu
+def _backward_places(N, C, U):
+    """Where the transposed weights, u of z and r, u of the candidate, w, and dh begin."""
+    u_gates = _packed_places(C, U)[3] + N * row_stride(4 * U)
+    u_candidate = u_gates + panel_size(2 * U, U)
+    w_all = u_candidate + panel_size(U, U)
+    return u_gates, u_candidate, w_all, w_all + panel_size(3 * U, C)
+
+
+def gru_workspace_cpu(N, T, C, U):
+    _, _, scratch, rows = _packed_places(C, U)
+    forward, weight = rows + N * row_stride(C + U), scratch + weight_scratch(C, U)
+    return max(forward, weight, _backward_places(N, C, U)[3] + 2 * N * U)
+
+
+@cpu
+def gru_prepare_cpu(w, u, ws):
+    C, U = w.shape[0], u.shape[0]
+    both, candidate, _, _ = _packed_places(C, U)
+    set_offset(ws, 0, 0, 0)
+    pack_pair(ws, both, w, u, 0, 3 * U, C, U, 2 * U)
+    pack_pair(ws, candidate, w, u, 2 * U, 3 * U, C, U, U)
+
+
+@inner
+def _forward_range(
+    start, stop, worker, y, h, gates, x, mask, activation, recurrent_activation, reset_after,
+    backwards, ws,
+):  # fmt: skip
+    N, T, C = x.shape
+    U, slots, outputs, rows = h.shape[2], h.shape[0], y.shape[1], stop - start
+    G, K, stride = 4 * U, C + U, row_stride(C + U)
+    both, candidate, bias, row0 = _packed_places(C, U)
+    scratch, first = bias + 4 * U + 3 * U * worker, row0 + start * stride
+    copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
+    for s in range(T):
+        time = T - 1 - s if backwards else s
+        old, new = s % slots * N, (s + 1) % slots * N
+        tape = s % gates.shape[0] * N
+        at0 = (tape + start) * G
+        copy_rows(ws, first, stride, x, (start * T + time) * C, T * C, rows, C)
+        multiply(
+            gates, at0, G, ws, first, stride, ws, both, K, 0, rows, 2 * U, K, ws, bias, ADD_BIAS
+        )
+        if reset_after:
+            multiply(
+                gates, at0 + 2 * U, G, ws, first, stride, ws, candidate, K, 0, rows, U, C, ws,
+                bias + 2 * U, ADD_BIAS,
+            )  # fmt: skip
+            multiply(
+                gates, at0 + 3 * U, G, ws, first + C, stride, ws, candidate, K, C, rows, U, U, ws,
+                bias + 3 * U, ADD_BIAS,
+            )  # fmt: skip
+        for n in range(start, stop):
+            if mask.size and mask[n, time] == 0:
+                continue
+            at = (tape + n) * G
+            r = settle(gates, at, ws, scratch, 2 * U, recurrent_activation)
+            before, seen = tail(gates, at + 2 * U), tail(gates, at + 3 * U)
+            if reset_after:
+                for j in range(U):
+                    before[j] += r[U + j] * seen[j]
+            else:
+                row = tail(ws, first + (n - start) * stride + C)
+                for j in range(U):
+                    row[j] *= r[U + j]
+                    seen[j] = row[j]
+        if not reset_after:
+            multiply(
+                gates, at0 + 2 * U, G, ws, first, stride, ws, candidate, K, 0, rows, U, K, ws,
+                bias + 2 * U, ADD_BIAS,
+            )  # fmt: skip
+        for n in range(start, stop):
+            at = (tape + n) * G
+            h_new, h_old = tail(h, (new + n) * U), tail(h, (old + n) * U)
+            if mask.size and mask[n, time] == 0:
+                for j in range(U):
+                    h_new[j] = h_old[j]
+            else:
+                z = recall(gates, at, ws, scratch, U, recurrent_activation)
+                a = settle(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
+                row = tail(ws, first + (n - start) * stride + C)
+                for j in range(U):
+                    h_new[j] = z[j] * h_old[j] + (ONE - z[j]) * a[j]
+                for j in range(U):
+                    row[j] = h_new[j]
+            if s >= T - outputs:
+                out = tail(y, (n * outputs + s - (T - outputs)) * U)
+                for j in range(U):
+                    out[j] = h_new[j]
+
+
+@cpu
+def gru_forward_cpu(
+    y, h, gates, x, w, u, b, mask, activation, recurrent_activation, reset_after, backwards, ws
+):
+    """Parallel over samples, whose sequences do not meet."""
+    N, T, C = x.shape
+    U = u.shape[0]
+    bias, given = tail(ws, _packed_places(C, U)[2]), tail(b, 0)
+    for j in range(4 * U):
+        bias[j] = 0
+    if b.size:
+        for j in range(3 * U):
+            bias[j] = given[j]
+    if b.size and reset_after:
+        for j in range(2 * U):
+            bias[j] += given[3 * U + j]
+        for j in range(2 * U, 3 * U):
+            bias[U + j] = given[3 * U + j]
+    arguments = (
+        y, h, gates, x, mask, activation, recurrent_activation, reset_after, backwards, ws,
+    )  # fmt: skip
+    split(_forward_range, N, grain(3 * U * (C + U) * T), arguments)
+
+
+@inner
+def _backward_range(
+    start, stop, worker, dx, dgates, dy, gates, h, mask, activation, recurrent_activation,
+    reset_after, backwards, C, ws,
+):  # fmt: skip
+    T, N, G = gates.shape
+    U, outputs, rows, stride = h.shape[2], dy.shape[1], stop - start, row_stride(G)
+    u_gates, u_candidate, w_all, dh0 = _backward_places(N, C, U)
+    reset0 = dh0 + N * U
+    _, _, bias, row0 = _packed_places(C, U)
+    scratch, first = bias + 4 * U + 3 * U * worker, row0 + start * stride
+    sigma, phi = alpha_of(recurrent_activation), alpha_of(activation)
+    dh = tail(ws, dh0 + start * U)
+    for j in range(rows * U):
+        dh[j] = 0
+    for s in range(T - 1, -1, -1):
+        time = T - 1 - s if backwards else s
+        for n in range(start, stop):
+            at, D = (s * N + n) * G, first + (n - start) * stride
+            d, dh, h_old = tail(ws, D), tail(ws, dh0 + n * U), tail(h, (s * N + n) * U)
+            if s >= T - outputs:
+                arriving = tail(dy, (n * outputs + s - (T - outputs)) * U)
+                for j in range(U):
+                    dh[j] += arriving[j]
+            if mask.size and mask[n, time] == 0:
+                for j in range(G):
+                    d[j] = 0
+                continue
+            z = recall(gates, at, ws, scratch, 2 * U, recurrent_activation)
+            a = recall(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
+            seen = tail(gates, at + 3 * U)
+            for j in range(U):
+                d[j] = dh[j] * (h_old[j] - a[j])
+            for j in range(U):
+                d[2 * U + j] = dh[j] * (ONE - z[j])
+                dh[j] *= z[j]
+            differentiate(ws, D + 2 * U, gates, at + 2 * U, U, activation, phi)
+            if reset_after:
+                for j in range(U):
+                    d[U + j] = d[2 * U + j] * seen[j]
+                for j in range(U):
+                    d[3 * U + j] = d[2 * U + j] * z[U + j]
+            else:
+                for j in range(U):
+                    d[3 * U + j] = seen[j]
+        if not reset_after:
+            multiply(
+                ws, reset0 + start * U, U, ws, first + 2 * U, stride, ws, u_candidate, U, 0, rows,
+                U, U, ws, 0, OVERWRITE,
+            )  # fmt: skip
+        for n in range(start, stop):
+            if mask.size and mask[n, time] == 0:
+                continue
+            at, D = (s * N + n) * G, first + (n - start) * stride
+            if not reset_after:
+                d, dh, reset = tail(ws, D), tail(ws, dh0 + n * U), tail(ws, reset0 + n * U)
+                h_old = tail(h, (s * N + n) * U)
+                r = recall(gates, at + U, ws, scratch, U, recurrent_activation)
+                for j in range(U):
+                    d[U + j] = reset[j] * h_old[j]
+                for j in range(U):
+                    dh[j] += reset[j] * r[j]
+            differentiate(ws, D, gates, at, 2 * U, recurrent_activation, sigma)
+        copy_rows(dgates, (s * N + start) * G, G, ws, first, stride, rows, G)
+        if s:
+            multiply(
+                ws, dh0 + start * U, U, ws, first, stride, ws, u_gates, 2 * U, 0, rows, U, 2 * U,
+                ws, 0, ACCUMULATE,
+            )  # fmt: skip
+            if reset_after:
+                multiply(
+                    ws, dh0 + start * U, U, ws, first + 3 * U, stride, ws, u_candidate, U, 0,
+                    rows, U, U, ws, 0, ACCUMULATE,
+                )  # fmt: skip
+        if dx.size:
+            multiply(
+                dx, (start * T + time) * C, T * C, ws, first, stride, ws, w_all, 3 * U, 0, rows, C,
+                3 * U, ws, 0, OVERWRITE,
+            )  # fmt: skip
+
+
+@cpu
+def gru_backward_input_cpu(
+    dx, dgates, dy, gates, h, w, u, mask, activation, recurrent_activation, reset_after,
+    backwards, ws,
+):  # fmt: skip
+    """Parallel over samples; each thread runs its own time loop from the last step to the first."""
+    T, N, _ = gates.shape
+    C, U = w.shape[0], u.shape[0]
+    u_gates, u_candidate, w_all, _ = _backward_places(N, C, U)
+    set_offset(ws, 0, 0, 0)
+    pack(ws, u_gates, u, 0, 1, 3 * U, 2 * U, U)
+    pack(ws, u_candidate, u, 2 * U, 1, 3 * U, U, U)
+    if dx.size:
+        pack(ws, w_all, w, 0, 1, 3 * U, 3 * U, C)
+    arguments = (
+        dx, dgates, dy, gates, h, mask, activation, recurrent_activation, reset_after, backwards,
+        C, ws,
+    )  # fmt: skip
+    split(_backward_range, N, grain(3 * U * U * T), arguments)
+
+
+@cpu
+def gru_backward_weight_cpu(dw, du, db, x, h, dgates, reset_after, backwards, ws):
+    """Parallel over columns of the gates."""
+    set_offset(ws, 0, 0, 0)
+    N, T, C = x.shape
+    U, G = du.shape[0], 4 * du.shape[0]
+    scratch = address(ws, _packed_places(C, U)[2])
+    zero = address(ws, 0)
+    candidate = address(du, 2 * U)
+    bias = address(db, 0) if db.size else 0
+    state_bias = address(db, 3 * U) if db.size and reset_after else 0
+    candidate_bias = address(db, 5 * U) if db.size and reset_after else 0
+    inputs, states, steps_ = address(x, 0), address(h, 0), address(dgates, 0)
+    last = address(dgates, 3 * U)
+    recurrent_weight((
+        address(dw, 0), 3 * U, C, 0, 0, 0, bias, inputs, states, U, steps_, G, 3 * U, N, T,
+        backwards, scratch, zero,
+    ))  # fmt: skip
+    recurrent_weight((
+        0, 0, 0, address(du, 0), 3 * U, U, state_bias, inputs, states, U, steps_, G, 2 * U, N, T,
+        backwards, scratch, zero,
+    ))  # fmt: skip
+    if reset_after:
+        recurrent_weight((
+            0, 0, 0, candidate, 3 * U, U, candidate_bias, inputs, states, U, last, G, U, N, T,
+            backwards, scratch, zero,
+        ))  # fmt: skip
+    else:
+        recurrent_weight((
+            0, 0, 0, candidate, 3 * U, U, 0, inputs, last, G, address(dgates, 2 * U), G, U, N, T,
+            backwards, scratch, zero,
+        ))  # fmt: skip

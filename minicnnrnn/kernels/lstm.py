@@ -1,0 +1,387 @@
+"""LSTM: a recurrent layer whose cell forgets, takes in and gives out through gates."""
+
+import numpy as np
+
+from minicnnrnn.kernels.activation import FROM_OUTPUT, differentiate
+from minicnnrnn.kernels.gemm import (
+    ACCUMULATE,
+    ADD_BIAS,
+    OVERWRITE,
+    address,
+    grain,
+    pack,
+    panel_size,
+    set_offset,
+)
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.recurrent import (
+    ZERO_TABLE,
+    activated,
+    activated_copy,
+    alpha_of,
+    copy_rows,
+    is_valid,
+    multiply,
+    pack_pair,
+    recall,
+    recurrent_weight,
+    row_stride,
+    settle,
+    steps,
+    tail,
+    through,
+    weight_scratch,
+)
+
+# ---------------------------------------------------------------------------------------
+# The mathematics
+# ---------------------------------------------------------------------------------------
+
+
+def lstm_prepare_numpy(w, u, ws):
+    """Pack the weights for ``forward``; nothing to do in NumPy.
+
+    Called once after the weights have changed; every ``forward`` until the next change relies
+    on what it left in `ws`.
+    """
+
+
+def lstm_forward_numpy(
+    y, h, c, gates, x, w, u, b, mask, activation, recurrent_activation, backwards, ws
+):
+    r"""Run an LSTM over whole sequences.
+
+    .. math::
+        (\hat i, \hat f, \hat g, \hat o) &= x_t w + h_{t-1} u + b \\
+        i, f, o &= \sigma(\hat i), \sigma(\hat f), \sigma(\hat o), \quad g = \phi(\hat g) \\
+        c_t &= f c_{t-1} + i g, \quad h_t = o \, \phi(c_t)
+
+    A masked step leaves h and c as they are, and its output is h.
+
+    Parameters
+    ----------
+    y : (N, T, U), overwritten: h after every step, in the order of the steps; or (N, 1, U): h
+        after the last one
+    h, c : (T + 1, N, U) or (2, N, U)
+        Slot 0 holds the initial state and is not written by a whole history; the rest is
+        overwritten. The state after the last step is in slot T, of two slots in ``T % 2``.
+    gates : (T, N, 4U) or, with two slots, (1, N, 4U); overwritten with what ``backward_input``
+        needs, its content the device's own
+    x : (N, T, C)
+    w : (C, 4U)
+    u : (U, 4U)
+    b : (4U,) or (0,) for none
+    mask : uint8 (N, T), 0 where a step is to be skipped; or (0, 0) for none
+    activation, recurrent_activation : int
+        Codes of :math:`\phi` and :math:`\sigma`.
+    backwards : int
+        1 to read x and mask from the last time to the first, 0 to read them in order.
+    ws : workspace that ``lstm_prepare`` has filled
+
+    Notes
+    -----
+    Cost: 8 N T U (C + U) operations. Source: Gers, Schmidhuber and Cummins 2000, "Learning to
+    Forget", section 3; the masks are those of Keras.
+    """
+    N, T, _ = x.shape
+    slots, outputs = h.shape[0], y.shape[1]
+    for s, time in steps(T, backwards):
+        old, new = s % slots, (s + 1) % slots
+        before = x[:, time] @ w + h[old] @ u
+        if b.size:
+            before += b
+        gates[s % gates.shape[0]] = before
+        i, f, g, o = np.split(before, 4, axis=1)
+        i, f, o = (activated(gate, recurrent_activation) for gate in (i, f, o))
+        g = activated(g, activation)
+        cell = f * c[old] + i * g
+        valid = is_valid(mask, time)
+        h[new] = np.where(valid, o * activated(cell, activation), h[old])
+        c[new] = np.where(valid, cell, c[old])
+        if s >= T - outputs:
+            y[:, s - (T - outputs)] = h[new]
+
+
+def lstm_backward_input_numpy(
+    dx, dgates, dy, gates, c, w, u, mask, activation, recurrent_activation, backwards, ws
+):
+    r"""Gradients with respect to the gates before their activation, and to the input.
+
+    With dh and dc the gradients that arrive at a step, from its output and from the step after:
+
+    .. math::
+        dc &\leftarrow dc + dh \, o \, \phi'(c_t) \\
+        d\hat i, d\hat f &= dc \, g \, \sigma'(\hat i), \; dc \, c_{t-1} \, \sigma'(\hat f) \\
+        d\hat g, d\hat o &= dc \, i \, \phi'(\hat g), \; dh \, \phi(c_t) \, \sigma'(\hat o) \\
+        dx_t &= d\hat{gates} \, w^T, \quad dh \leftarrow d\hat{gates} \, u^T, \quad
+        dc \leftarrow dc \, f
+
+    A masked step passes dh and dc on as they are.
+
+    Parameters
+    ----------
+    dx : (N, T, C), overwritten; or (0, 0, 0) where it is not wanted
+    dgates : (T, N, 4U), overwritten; may be the same memory as `gates`
+    dy : (N, T, U) or (N, 1, U), as y in ``lstm_forward``
+    gates : (T, N, 4U) as ``lstm_forward`` left it
+    c : (T + 1, N, U), the whole history
+    w, u, mask, activation, recurrent_activation, backwards : as in ``lstm_forward``
+
+    Notes
+    -----
+    Cost: 8 N T U (U + C) operations, without `dx` 8 N T U U.
+    """
+    T, N, _ = gates.shape
+    U, outputs = u.shape[0], dy.shape[1]
+    dh, dc = np.zeros((N, U), dy.dtype), np.zeros((N, U), dy.dtype)
+    for s, time in reversed(steps(T, backwards)):
+        if s >= T - outputs:
+            dh = dh + dy[:, s - (T - outputs)]
+        before_i, before_f, before_g, before_o = np.split(gates[s].copy(), 4, axis=1)
+        i, f, o = (activated(a, recurrent_activation) for a in (before_i, before_f, before_o))
+        g, out = activated(before_g, activation), activated(c[s + 1], activation)
+        valid = is_valid(mask, time)
+        dcell = dc + through(dh * o, c[s + 1], activation)
+        step = np.concatenate(
+            [
+                through(dcell * g, before_i, recurrent_activation),
+                through(dcell * c[s], before_f, recurrent_activation),
+                through(dcell * i, before_g, activation),
+                through(dh * out, before_o, recurrent_activation),
+            ],
+            axis=1,
+        )
+        dgates[s] = np.where(valid, step, 0)
+        dh = np.where(valid, step @ u.T, dh)
+        dc = np.where(valid, dcell * f, dc)
+        if dx.size:
+            dx[:, time] = dgates[s] @ w.T
+
+
+def lstm_backward_weight_numpy(dw, du, db, x, h, dgates, backwards, ws):
+    """Gradients with respect to the weights and the bias, summed over all steps.
+
+    Parameters
+    ----------
+    dw : (C, 4U), overwritten
+    du : (U, 4U), overwritten
+    db : (4U,), overwritten; or (0,) for none
+    x : (N, T, C)
+    h : (T + 1, N, U), the whole history that ``lstm_forward`` left
+    dgates : (T, N, 4U) from ``lstm_backward_input``
+    backwards : as in ``lstm_forward``
+
+    Notes
+    -----
+    Cost: 8 N T U (C + U) operations.
+    """
+    T = dgates.shape[0]
+    times = [time for _, time in steps(T, backwards)]
+    np.einsum("ntc,tng->cg", x[:, times], dgates, out=dw)
+    np.einsum("tnu,tng->ug", h[:T], dgates, out=du)
+    if db.size:
+        np.sum(dgates, axis=(0, 1), out=db)
+
+
+def lstm_workspace_numpy(N, T, C, U):
+    """Floats of workspace that the passes of this layer need."""
+    return 0
+
+
+# ---------------------------------------------------------------------------------------
+# CPU
+# ---------------------------------------------------------------------------------------
+#
+# Workspace: the table with the entry zero; w and u packed one below the other by `prepare`; then
+# scratch of one pass: 6 rows of U for each worker; going forward the rows [x, h] of all samples;
+# going back the gradients of the gates of all samples, u and w transposed and packed, dh and dc.
+
+
+@cpu
+def _scratch_place(C, U):
+    return ZERO_TABLE + panel_size(C + U, 4 * U)
+
+
+@cpu
+def _rows_place(C, U):
+    return _scratch_place(C, U) + 6 * U * MAX_WORKERS
+
+
+@cpu
+def _backward_places(N, C, U):
+    """Where u and w, transposed and packed, dh and dc begin, and the end."""
+    packed_u = _rows_place(C, U) + N * row_stride(4 * U)
+    packed_w = packed_u + panel_size(4 * U, U)
+    dh = packed_w + panel_size(4 * U, C)
+    return packed_u, packed_w, dh, dh + N * U, dh + 2 * N * U
+
+
+def lstm_workspace_cpu(N, T, C, U):
+    forward = _rows_place(C, U) + N * row_stride(C + U)
+    weight = _scratch_place(C, U) + weight_scratch(C, U)
+    return max(forward, weight, _backward_places(N, C, U)[4])
+
+
+@cpu
+def lstm_prepare_cpu(w, u, ws):
+    C, U = w.shape[0], u.shape[0]
+    set_offset(ws, 0, 0, 0)
+    pack_pair(ws, ZERO_TABLE, w, u, 0, 4 * U, C, U, 4 * U)
+
+
+@inner
+def _forward_range(
+    start, stop, worker, y, h, c, gates, x, b, mask, activation, recurrent_activation, backwards,
+    ws,
+):  # fmt: skip
+    N, T, C = x.shape
+    U, slots, outputs, rows = h.shape[2], h.shape[0], y.shape[1], stop - start
+    G, stride = 4 * U, row_stride(C + U)
+    scratch = _scratch_place(C, U) + 6 * U * worker
+    first = _rows_place(C, U) + start * stride
+    flags = ADD_BIAS if b.size else OVERWRITE
+    copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
+    for s in range(T):
+        time = T - 1 - s if backwards else s
+        old, new = s % slots * N, (s + 1) % slots * N
+        tape = s % gates.shape[0] * N
+        copy_rows(ws, first, stride, x, (start * T + time) * C, T * C, rows, C)
+        multiply(
+            gates, (tape + start) * G, G, ws, first, stride, ws, ZERO_TABLE, C + U, 0, rows, G,
+            C + U, b, 0, flags,
+        )  # fmt: skip
+        for n in range(start, stop):
+            at = (tape + n) * G
+            h_new, c_new = tail(h, (new + n) * U), tail(c, (new + n) * U)
+            c_old = tail(c, (old + n) * U)
+            if mask.size and mask[n, time] == 0:
+                h_old = tail(h, (old + n) * U)
+                for j in range(U):
+                    h_new[j] = h_old[j]
+                for j in range(U):
+                    c_new[j] = c_old[j]
+            else:
+                i = settle(gates, at, ws, scratch, 2 * U, recurrent_activation)
+                g = settle(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
+                o = settle(gates, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation)
+                for j in range(U):
+                    c_new[j] = i[U + j] * c_old[j] + i[j] * g[j]
+                activated_copy(h, (new + n) * U, c, (new + n) * U, U, activation)
+                row = tail(ws, first + (n - start) * stride + C)
+                for j in range(U):
+                    h_new[j] *= o[j]
+                    row[j] = h_new[j]
+            if s >= T - outputs:
+                out = tail(y, (n * outputs + s - (T - outputs)) * U)
+                for j in range(U):
+                    out[j] = h_new[j]
+
+
+@cpu
+def lstm_forward_cpu(
+    y, h, c, gates, x, w, u, b, mask, activation, recurrent_activation, backwards, ws
+):
+    """Parallel over samples, whose sequences do not meet."""
+    N, T, C = x.shape
+    U = u.shape[0]
+    arguments = (
+        y, h, c, gates, x, b, mask, activation, recurrent_activation, backwards, ws,
+    )  # fmt: skip
+    split(_forward_range, N, grain(4 * U * (C + U) * T), arguments)
+
+
+@inner
+def _backward_range(
+    start, stop, worker, dx, dgates, dy, gates, c, mask, activation, recurrent_activation,
+    backwards, C, ws,
+):  # fmt: skip
+    T, N, G = gates.shape
+    U, outputs, rows, stride = c.shape[2], dy.shape[1], stop - start, row_stride(G)
+    packed_u, packed_w, dh0, dc0, _ = _backward_places(N, C, U)
+    scratch = _scratch_place(C, U) + 6 * U * worker
+    E, OUT, first = scratch + 4 * U, scratch + 5 * U, _rows_place(C, U) + start * stride
+    e, dh, dc = tail(ws, E), tail(ws, dh0 + start * U), tail(ws, dc0 + start * U)
+    sigma, phi = alpha_of(recurrent_activation), alpha_of(activation)
+    for j in range(rows * U):
+        dh[j] = 0
+        dc[j] = 0
+    for s in range(T - 1, -1, -1):
+        time = T - 1 - s if backwards else s
+        for n in range(start, stop):
+            at, now, D = (s * N + n) * G, ((s + 1) * N + n) * U, first + (n - start) * stride
+            dh, dc, d = tail(ws, dh0 + n * U), tail(ws, dc0 + n * U), tail(ws, D)
+            if s >= T - outputs:
+                arriving = tail(dy, (n * outputs + s - (T - outputs)) * U)
+                for j in range(U):
+                    dh[j] += arriving[j]
+            if mask.size and mask[n, time] == 0:
+                for j in range(G):
+                    d[j] = 0
+                continue
+            c_old = tail(c, (s * N + n) * U)
+            i = recall(gates, at, ws, scratch, 2 * U, recurrent_activation)
+            g = recall(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
+            o = recall(gates, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation)
+            out = activated_copy(ws, OUT, c, now, U, activation)
+            for j in range(U):
+                e[j] = dh[j] * o[j]
+            for j in range(U):
+                d[3 * U + j] = dh[j] * out[j]
+                dh[j] = 0
+            if activation in FROM_OUTPUT:
+                differentiate(ws, E, ws, OUT, U, activation, phi)
+            else:
+                differentiate(ws, E, c, now, U, activation, phi)
+            for j in range(U):
+                dc[j] += e[j]
+                d[j] = dc[j] * g[j]
+            for j in range(U):
+                d[U + j] = dc[j] * c_old[j]
+            for j in range(U):
+                d[2 * U + j] = dc[j] * i[j]
+                dc[j] *= i[U + j]
+            differentiate(ws, D, gates, at, 2 * U, recurrent_activation, sigma)
+            differentiate(ws, D + 2 * U, gates, at + 2 * U, U, activation, phi)
+            differentiate(ws, D + 3 * U, gates, at + 3 * U, U, recurrent_activation, sigma)
+        copy_rows(dgates, (s * N + start) * G, G, ws, first, stride, rows, G)
+        if s:
+            multiply(
+                ws, dh0 + start * U, U, ws, first, stride, ws, packed_u, G, 0, rows, U, G, ws, 0,
+                ACCUMULATE,
+            )  # fmt: skip
+        if dx.size:
+            multiply(
+                dx, (start * T + time) * C, T * C, ws, first, stride, ws, packed_w, G, 0, rows, C,
+                G, ws, 0, OVERWRITE,
+            )  # fmt: skip
+
+
+@cpu
+def lstm_backward_input_cpu(
+    dx, dgates, dy, gates, c, w, u, mask, activation, recurrent_activation, backwards, ws
+):
+    """Parallel over samples; each thread runs its own time loop from the last step to the first."""
+    T, N, G = gates.shape
+    C, U = w.shape[0], u.shape[0]
+    packed_u, packed_w, _, _, _ = _backward_places(N, C, U)
+    set_offset(ws, 0, 0, 0)
+    pack(ws, packed_u, u, 0, 1, G, G, U)
+    if dx.size:
+        pack(ws, packed_w, w, 0, 1, G, G, C)
+    arguments = (
+        dx, dgates, dy, gates, c, mask, activation, recurrent_activation, backwards, C, ws,
+    )  # fmt: skip
+    split(_backward_range, N, grain(G * U * T), arguments)
+
+
+@cpu
+def lstm_backward_weight_cpu(dw, du, db, x, h, dgates, backwards, ws):
+    """Parallel over columns of the gates."""
+    N, T, C = x.shape
+    U, G = du.shape
+    set_offset(ws, 0, 0, 0)
+    recurrent_weight((
+        address(dw, 0), G, C, address(du, 0), G, U, address(db, 0) if db.size else 0,
+        address(x, 0), address(h, 0), U, address(dgates, 0), G, G, N, T, backwards,
+        address(ws, _scratch_place(C, U)), address(ws, 0),
+    ))  # fmt: skip

@@ -1,0 +1,330 @@
+"""Pooling: the largest element, or the mean, of every window of an image."""
+
+import itertools
+
+import numpy as np
+
+from minicnnrnn.kernels.jit import cpu, inner, split
+
+# ---------------------------------------------------------------------------------------
+# The mathematics
+# ---------------------------------------------------------------------------------------
+
+
+def _overlap(image, outputs, position, stride, padding):
+    """Along one axis: the windows whose element `position` lies in the image, and where.
+
+    Window o begins at ``o * stride - padding``.
+    """
+    first = max(0, -((position - padding) // stride))
+    last = max(first, min(outputs, (image - 1 + padding - position) // stride + 1))
+    start = first * stride + position - padding
+    return slice(first, last), slice(start, start + (last - first) * stride, stride)
+
+
+def _positions(x, y, kernel, strides, padding):
+    """For each position in the window: its number, and the parts of y and x that meet in it."""
+    for k, position in enumerate(itertools.product(*map(range, kernel))):
+        axes = zip(x.shape[1:4], y.shape[1:4], position, strides, padding)
+        windows, elements = zip(*(_overlap(*axis) for axis in axes))
+        yield k, (slice(None), *windows), (slice(None), *elements)
+
+
+def max_pool_forward_numpy(y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    """Take the largest element of every window, channel by channel.
+
+    .. math:: y_{n, d, h, w, c} = \\max_{i, j, k}
+              x_{n, \\; d S_D + i - P_D, \\; h S_H + j - P_H, \\; w S_W + k - P_W, \\; c}
+
+    over the positions (i, j, k) of the window that lie in the image: padding never wins.
+    A NaN in a window is its largest element.
+
+    Parameters
+    ----------
+    y : (N, OD, OH, OW, C), overwritten
+    index : int32 (N, OD, OH, OW, C), overwritten, or size zero where no gradient is wanted
+        Which position won, ``(i * KH + j) * KW + k``: the first of equals, the last of NaNs.
+    x : (N, D, H, W, C)
+    KD, KH, KW : int
+        Extent of the window.
+    SD, SH, SW : int
+        Strides.
+    PD, PH, PW : int
+        Padding before the first element; every window overlaps the image.
+
+    Notes
+    -----
+    Cost: KD KH KW comparisons for each element of y; memory moves x once, y and index once.
+    """
+    y[:] = -np.inf
+    won = np.zeros(y.shape, np.int32)
+    blank = np.ones(y.shape[:4] + (1,), bool)  # windows that have seen no element yet
+    for k, window, element in _positions(x, y, (KD, KH, KW), (SD, SH, SW), (PD, PH, PW)):
+        candidate = x[element]
+        better = (candidate > y[window]) | np.isnan(candidate) | blank[window]
+        y[window] = np.where(better, candidate, y[window])
+        won[window] = np.where(better, k, won[window])
+        blank[window] = False
+    if index.size:
+        index[:] = won
+
+
+def max_pool_backward_input_numpy(dx, dy, index, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    """Gradient with respect to the input: each `dy` goes to the element that won.
+
+    .. math:: dx_e = \\sum_{\\text{windows } o \\text{ won by } e} dy_o
+
+    An element that won no window has gradient 0. Shapes as in ``max_pool_forward``.
+    """
+    dx[:] = 0
+    for k, window, element in _positions(dx, dy, (KD, KH, KW), (SD, SH, SW), (PD, PH, PW)):
+        dx[element] += np.where(index[window] == k, dy[window], 0)
+
+
+def _counts(x, y, kernel, strides, padding):
+    """How many elements of the image every window holds, (1, OD, OH, OW, 1)."""
+    counts = np.zeros((1, *y.shape[1:4], 1), y.dtype)
+    for _, window, _ in _positions(x, y, kernel, strides, padding):
+        counts[window] += 1
+    return counts
+
+
+def average_pool_forward_numpy(y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    """Take the mean of every window, channel by channel; padding is not counted.
+
+    .. math:: y_o = \\frac{1}{|W_o|} \\sum_{e \\in W_o} x_e
+
+    with the window :math:`W_o` cut to the image. Shapes as in ``max_pool_forward``. A global
+    average is this with the window as large as the image.
+
+    Notes
+    -----
+    Cost: KD KH KW additions for each element of y.
+    """
+    y[:] = 0
+    for _, window, element in _positions(x, y, (KD, KH, KW), (SD, SH, SW), (PD, PH, PW)):
+        y[window] += x[element]
+    y /= _counts(x, y, (KD, KH, KW), (SD, SH, SW), (PD, PH, PW))
+
+
+def average_pool_backward_input_numpy(dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    """Gradient with respect to the input: each `dy` is shared equally by its window.
+
+    .. math:: dx_e = \\sum_{o : \\; e \\in W_o} \\frac{dy_o}{|W_o|}
+
+    Shapes as in ``average_pool_forward``.
+    """
+    dx[:] = 0
+    share = dy / _counts(dx, dy, (KD, KH, KW), (SD, SH, SW), (PD, PH, PW))
+    for _, window, element in _positions(dx, dy, (KD, KH, KW), (SD, SH, SW), (PD, PH, PW)):
+        dx[element] += share[window]
+
+
+# ---------------------------------------------------------------------------------------
+# CPU
+# ---------------------------------------------------------------------------------------
+#
+# Rows are independent: rows of y in the forward passes, rows of dx in the backward passes,
+# which gather. The inner loop runs over channels, which are contiguous.
+
+WORK = 32768  # elements read that make it worth waking a second thread
+LOWEST, ZERO = np.float32(-np.inf), np.float32(0)
+
+
+@inner
+def _next(i, j, k, i1, j0, j1, k0, k1):
+    """The position after (i, j, k) in a window cut to the image; the last one follows itself."""
+    if k + 1 < k1:
+        return i, j, k + 1
+    if j + 1 < j1:
+        return i, j + 1, k0
+    if i + 1 < i1:
+        return i + 1, j0, k0
+    return i, j, k
+
+
+@inner
+def _larger(v, best):
+    return v if (v > best) | (v != v) else best
+
+
+@inner
+def _better(v, number, best, won):
+    wins = (v > best) | (v != v)
+    return v if wins else best, number if wins else won
+
+
+@inner
+def _max_rows(start, stop, worker, y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    D, H, W, C = x.shape[1], x.shape[2], x.shape[3], x.shape[4]
+    OD, OH, OW = y.shape[1], y.shape[2], y.shape[3]
+    xs = x.reshape(x.size)
+    for row in range(start, stop):
+        n, od, oh = row // (OD * OH), row // OH % OD, row % OH
+        d, h = od * SD - PD, oh * SH - PH
+        i0, i1, j0, j1 = max(0, -d), min(KD, D - d), max(0, -h), min(KH, H - h)
+        for ow in range(OW):
+            w = ow * SW - PW
+            k0, k1 = max(0, -w), min(KW, W - w)
+            i, j, k = i0, j0, k0
+            best = y[n, od, oh, ow]
+            origin = (((n * D + d) * H + h) * W + w) * C
+            # Four positions a pass, so that a 2 x 2 window is read once and written once.
+            for p in range(0, (i1 - i0) * (j1 - j0) * (k1 - k0), 4):
+                o = origin + ((i * H + j) * W + k) * C
+                v0, n0 = xs[o : o + C], np.int32((i * KH + j) * KW + k)
+                i, j, k = _next(i, j, k, i1, j0, j1, k0, k1)
+                o = origin + ((i * H + j) * W + k) * C
+                v1, n1 = xs[o : o + C], np.int32((i * KH + j) * KW + k)
+                i, j, k = _next(i, j, k, i1, j0, j1, k0, k1)
+                o = origin + ((i * H + j) * W + k) * C
+                v2, n2 = xs[o : o + C], np.int32((i * KH + j) * KW + k)
+                i, j, k = _next(i, j, k, i1, j0, j1, k0, k1)
+                o = origin + ((i * H + j) * W + k) * C
+                v3, n3 = xs[o : o + C], np.int32((i * KH + j) * KW + k)
+                i, j, k = _next(i, j, k, i1, j0, j1, k0, k1)
+                if index.size == 0:
+                    for c in range(C):
+                        b = best[c] if p else LOWEST
+                        b = _larger(v1[c], _larger(v0[c], b))
+                        best[c] = _larger(v3[c], _larger(v2[c], b))
+                else:
+                    won = index[n, od, oh, ow]
+                    for c in range(C):
+                        b, number = (best[c], won[c]) if p else (LOWEST, n0)
+                        b, number = _better(v0[c], n0, b, number)
+                        b, number = _better(v1[c], n1, b, number)
+                        b, number = _better(v2[c], n2, b, number)
+                        b, number = _better(v3[c], n3, b, number)
+                        best[c] = b
+                        won[c] = number
+
+
+@cpu
+def max_pool_forward_cpu(y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    arguments = (y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+    rows = y.shape[0] * y.shape[1] * y.shape[2]
+    work = KD * KH * KW * y.shape[3] * y.shape[4]
+    split(_max_rows, rows, 1 + WORK // work, arguments)
+
+
+@inner
+def _windows(position, extent, stride, padding, outputs):
+    """Along one axis: the first window that holds this element, and the one after the last."""
+    last = position + padding
+    return max(0, (last - extent + stride) // stride), min(outputs, last // stride + 1)
+
+
+@inner
+def _max_gradient_rows(start, stop, worker, dx, dy, index, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    D, H, W, C = dx.shape[1], dx.shape[2], dx.shape[3], dx.shape[4]
+    OD, OH, OW = dy.shape[1], dy.shape[2], dy.shape[3]
+    dys, numbers = dy.reshape(dy.size), index.reshape(index.size)
+    for row in range(start, stop):
+        n, d, h = row // (D * H), row // H % D, row % H
+        d0, d1 = _windows(d, KD, SD, PD, OD)
+        h0, h1 = _windows(h, KH, SH, PH, OH)
+        w0, w1 = 0, 0
+        for w in range(W):
+            while w0 * SW - PW + KW <= w:
+                w0 += 1
+            while w1 < OW and w1 * SW - PW <= w:
+                w1 += 1
+            total, fresh = dx[n, d, h, w], True
+            for od in range(d0, d1):
+                for oh in range(h0, h1):
+                    for ow in range(w0, w1):
+                        i, j, k = d + PD - od * SD, h + PH - oh * SH, w + PW - ow * SW
+                        number = np.int32((i * KH + j) * KW + k)
+                        o = (((n * OD + od) * OH + oh) * OW + ow) * C
+                        gradient, won = dys[o : o + C], numbers[o : o + C]
+                        for c in range(C):
+                            before = ZERO if fresh else total[c]
+                            total[c] = before + (gradient[c] if won[c] == number else ZERO)
+                        fresh = False
+            if fresh:  # no window holds this element
+                for c in range(C):
+                    total[c] = ZERO
+
+
+@cpu
+def max_pool_backward_input_cpu(dx, dy, index, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    arguments = (dx, dy, index, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+    rows = dx.shape[0] * dx.shape[1] * dx.shape[2]
+    work = dx.shape[3] * dx.shape[4]
+    split(_max_gradient_rows, rows, 1 + WORK // work, arguments)
+
+
+@inner
+def _average_rows(start, stop, worker, y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    D, H, W, C = x.shape[1], x.shape[2], x.shape[3], x.shape[4]
+    OD, OH, OW = y.shape[1], y.shape[2], y.shape[3]
+    for row in range(start, stop):
+        n, od, oh = row // (OD * OH), row // OH % OD, row % OH
+        d, h = od * SD - PD, oh * SH - PH
+        i0, i1, j0, j1 = max(0, d), min(d + KD, D), max(0, h), min(h + KH, H)
+        for ow in range(OW):
+            w = ow * SW - PW
+            k0, k1 = max(0, w), min(w + KW, W)
+            total = y[n, od, oh, ow]
+            for c in range(C):
+                total[c] = ZERO
+            for i in range(i0, i1):
+                for j in range(j0, j1):
+                    for k in range(k0, k1):
+                        v = x[n, i, j, k]
+                        for c in range(C):
+                            total[c] += v[c]
+            count = np.float32((i1 - i0) * (j1 - j0) * (k1 - k0))
+            for c in range(C):
+                total[c] /= count
+
+
+@cpu
+def average_pool_forward_cpu(y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    arguments = (y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+    rows = y.shape[0] * y.shape[1] * y.shape[2]
+    work = KD * KH * KW * y.shape[3] * y.shape[4]
+    split(_average_rows, rows, 1 + WORK // work, arguments)
+
+
+@inner
+def _length(o, stride, padding, extent, image):
+    """Along one axis: how much of window `o` lies in the image."""
+    start = o * stride - padding
+    return min(start + extent, image) - max(start, 0)
+
+
+@inner
+def _average_gradient_rows(start, stop, worker, dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    D, H, W, C = dx.shape[1], dx.shape[2], dx.shape[3], dx.shape[4]
+    OD, OH, OW = dy.shape[1], dy.shape[2], dy.shape[3]
+    for row in range(start, stop):
+        n, d, h = row // (D * H), row // H % D, row % H
+        d0, d1 = _windows(d, KD, SD, PD, OD)
+        h0, h1 = _windows(h, KH, SH, PH, OH)
+        w0, w1 = 0, 0
+        for w in range(W):
+            while w0 * SW - PW + KW <= w:
+                w0 += 1
+            while w1 < OW and w1 * SW - PW <= w:
+                w1 += 1
+            total = dx[n, d, h, w]
+            for c in range(C):
+                total[c] = ZERO
+            for od in range(d0, d1):
+                for oh in range(h0, h1):
+                    plane = _length(od, SD, PD, KD, D) * _length(oh, SH, PH, KH, H)
+                    for ow in range(w0, w1):
+                        count = np.float32(plane * _length(ow, SW, PW, KW, W))
+                        gradient = dy[n, od, oh, ow]
+                        for c in range(C):
+                            total[c] += gradient[c] / count
+
+
+@cpu
+def average_pool_backward_input_cpu(dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    arguments = (dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+    rows = dx.shape[0] * dx.shape[1] * dx.shape[2]
+    work = dx.shape[3] * dx.shape[4]
+    split(_average_gradient_rows, rows, 1 + WORK // work, arguments)

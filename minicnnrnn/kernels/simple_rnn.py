@@ -1,0 +1,299 @@
+"""SimpleRNN: the state is one activation of the input and the old state."""
+
+import numpy as np
+
+from minicnnrnn.kernels.activation import differentiate
+from minicnnrnn.kernels.gemm import (
+    ACCUMULATE,
+    ADD_BIAS,
+    OVERWRITE,
+    address,
+    grain,
+    pack,
+    panel_size,
+    set_offset,
+)
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.recurrent import (
+    ZERO_TABLE,
+    activated,
+    alpha_of,
+    copy_rows,
+    is_valid,
+    multiply,
+    pack_pair,
+    recurrent_weight,
+    row_stride,
+    settle,
+    steps,
+    tail,
+    through,
+    weight_scratch,
+)
+
+# ---------------------------------------------------------------------------------------
+# The mathematics
+# ---------------------------------------------------------------------------------------
+
+
+def simple_rnn_prepare_numpy(w, u, ws):
+    """Pack the weights for ``forward``; nothing to do in NumPy.
+
+    Called once after the weights have changed; every ``forward`` until the next change relies
+    on what it left in `ws`.
+    """
+
+
+def simple_rnn_forward_numpy(y, h, gates, x, w, u, b, mask, activation, backwards, ws):
+    r"""Run a simple recurrent layer over whole sequences.
+
+    .. math:: h_t = \phi(x_t w + h_{t-1} u + b)
+
+    A masked step leaves h as it is, and its output is h.
+
+    Parameters
+    ----------
+    y : (N, T, U), overwritten: h after every step, in the order of the steps; or (N, 1, U): h
+        after the last one
+    h : (T + 1, N, U) or (2, N, U)
+        Slot 0 holds the initial state and is not written by a whole history; the rest is
+        overwritten. The state after the last step is in slot T, of two slots in ``T % 2``.
+    gates : (T, N, U) or, with two slots, (1, N, U); overwritten with what ``backward_input``
+        needs, its content the device's own
+    x : (N, T, C)
+    w : (C, U)
+    u : (U, U)
+    b : (U,) or (0,) for none
+    mask : uint8 (N, T), 0 where a step is to be skipped; or (0, 0) for none
+    activation : int
+        Code of :math:`\phi`.
+    backwards : int
+        1 to read x and mask from the last time to the first, 0 to read them in order.
+    ws : workspace that ``simple_rnn_prepare`` has filled
+
+    Notes
+    -----
+    Cost: 2 N T U (C + U) operations. Source: Elman 1990, "Finding Structure in Time"; the masks
+    are those of Keras.
+    """
+    N, T, _ = x.shape
+    slots, outputs = h.shape[0], y.shape[1]
+    for s, time in steps(T, backwards):
+        old, new = h[s % slots], h[(s + 1) % slots]
+        before = x[:, time] @ w + old @ u
+        if b.size:
+            before += b
+        gates[s % gates.shape[0]] = before
+        new[:] = np.where(is_valid(mask, time), activated(before, activation), old)
+        if s >= T - outputs:
+            y[:, s - (T - outputs)] = new
+
+
+def simple_rnn_backward_input_numpy(dx, dgates, dy, gates, w, u, mask, activation, backwards, ws):
+    r"""Gradients with respect to the sum before the activation, and to the input.
+
+    With dh the gradient that arrives at a step, from its output and from the step after:
+
+    .. math:: d\hat h = dh \, \phi'(\hat h), \quad dx_t = d\hat h \, w^T, \quad
+              dh \leftarrow d\hat h \, u^T
+
+    A masked step passes dh on as it is.
+
+    Parameters
+    ----------
+    dx : (N, T, C), overwritten; or (0, 0, 0) where it is not wanted
+    dgates : (T, N, U), overwritten; may be the same memory as `gates`
+    dy : (N, T, U) or (N, 1, U), as y in ``simple_rnn_forward``
+    gates : (T, N, U) as ``simple_rnn_forward`` left it
+    w, u, mask, activation, backwards : as in ``simple_rnn_forward``
+
+    Notes
+    -----
+    Cost: 2 N T U (U + C) operations, without `dx` 2 N T U U.
+    """
+    T, N, U = gates.shape
+    outputs = dy.shape[1]
+    dh = np.zeros((N, U), dy.dtype)
+    for s, time in reversed(steps(T, backwards)):
+        if s >= T - outputs:
+            dh = dh + dy[:, s - (T - outputs)]
+        valid = is_valid(mask, time)
+        dgates[s] = np.where(valid, through(dh, gates[s].copy(), activation), 0)
+        dh = np.where(valid, dgates[s] @ u.T, dh)
+        if dx.size:
+            dx[:, time] = dgates[s] @ w.T
+
+
+def simple_rnn_backward_weight_numpy(dw, du, db, x, h, dgates, backwards, ws):
+    """Gradients with respect to the weights and the bias, summed over all steps.
+
+    Parameters
+    ----------
+    dw : (C, U), overwritten
+    du : (U, U), overwritten
+    db : (U,), overwritten; or (0,) for none
+    x : (N, T, C)
+    h : (T + 1, N, U), the whole history that ``simple_rnn_forward`` left
+    dgates : (T, N, U) from ``simple_rnn_backward_input``
+    backwards : as in ``simple_rnn_forward``
+
+    Notes
+    -----
+    Cost: 2 N T U (C + U) operations.
+    """
+    T = dgates.shape[0]
+    times = [time for _, time in steps(T, backwards)]
+    np.einsum("ntc,tng->cg", x[:, times], dgates, out=dw)
+    np.einsum("tnu,tng->ug", h[:T], dgates, out=du)
+    if db.size:
+        np.sum(dgates, axis=(0, 1), out=db)
+
+
+def simple_rnn_workspace_numpy(N, T, C, U):
+    """Floats of workspace that the passes of this layer need."""
+    return 0
+
+
+# ---------------------------------------------------------------------------------------
+# CPU
+# ---------------------------------------------------------------------------------------
+#
+# Workspace: the table with the entry zero; w and u packed one below the other by `prepare`; then
+# scratch of one pass: a row of U for each worker; going forward the rows [x, h] of all samples;
+# going back the gradients before the activation of all samples, u and w transposed and packed,
+# and dh.
+
+
+@cpu
+def _scratch_place(C, U):
+    return ZERO_TABLE + panel_size(C + U, U)
+
+
+@cpu
+def _backward_places(N, C, U):
+    """Where the rows, u and w, transposed and packed, and dh begin, and the end."""
+    rows = _scratch_place(C, U) + U * MAX_WORKERS
+    packed_u = rows + N * row_stride(U)
+    packed_w = packed_u + panel_size(U, U)
+    dh = packed_w + panel_size(U, C)
+    return rows, packed_u, packed_w, dh, dh + N * U
+
+
+def simple_rnn_workspace_cpu(N, T, C, U):
+    scratch = _scratch_place(C, U)
+    forward = scratch + U * MAX_WORKERS + N * row_stride(C + U)
+    return max(forward, scratch + weight_scratch(C, U), _backward_places(N, C, U)[4])
+
+
+@cpu
+def simple_rnn_prepare_cpu(w, u, ws):
+    C, U = w.shape
+    set_offset(ws, 0, 0, 0)
+    pack_pair(ws, ZERO_TABLE, w, u, 0, U, C, U, U)
+
+
+@inner
+def _forward_range(start, stop, worker, y, h, gates, x, b, mask, activation, backwards, ws):
+    N, T, C = x.shape
+    U, slots, outputs, rows = h.shape[2], h.shape[0], y.shape[1], stop - start
+    stride, scratch = row_stride(C + U), _scratch_place(C, U) + U * worker
+    first = _scratch_place(C, U) + U * MAX_WORKERS + start * stride
+    flags = ADD_BIAS if b.size else OVERWRITE
+    copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
+    for s in range(T):
+        time = T - 1 - s if backwards else s
+        old, new = s % slots * N, (s + 1) % slots * N
+        tape = s % gates.shape[0] * N
+        copy_rows(ws, first, stride, x, (start * T + time) * C, T * C, rows, C)
+        multiply(
+            gates, (tape + start) * U, U, ws, first, stride, ws, ZERO_TABLE, C + U, 0, rows, U,
+            C + U, b, 0, flags,
+        )  # fmt: skip
+        for n in range(start, stop):
+            value = tail(h, (old + n) * U)
+            if mask.size == 0 or mask[n, time]:
+                value = settle(gates, (tape + n) * U, ws, scratch, U, activation)
+            state, row = tail(h, (new + n) * U), tail(ws, first + (n - start) * stride + C)
+            for j in range(U):
+                state[j] = value[j]
+            for j in range(U):
+                row[j] = value[j]
+            if s >= T - outputs:
+                out = tail(y, (n * outputs + s - (T - outputs)) * U)
+                for j in range(U):
+                    out[j] = value[j]
+
+
+@cpu
+def simple_rnn_forward_cpu(y, h, gates, x, w, u, b, mask, activation, backwards, ws):
+    """Parallel over samples, whose sequences do not meet."""
+    N, T, C = x.shape
+    U = u.shape[0]
+    arguments = (y, h, gates, x, b, mask, activation, backwards, ws)
+    split(_forward_range, N, grain(U * (C + U) * T), arguments)
+
+
+@inner
+def _backward_range(start, stop, worker, dx, dgates, dy, gates, mask, activation, backwards, C, ws):
+    T, N, U = gates.shape
+    outputs, rows, stride = dy.shape[1], stop - start, row_stride(U)
+    row0, packed_u, packed_w, dh0, _ = _backward_places(N, C, U)
+    first, dh = row0 + start * stride, tail(ws, dh0 + start * U)
+    for j in range(rows * U):
+        dh[j] = 0
+    for s in range(T - 1, -1, -1):
+        time = T - 1 - s if backwards else s
+        for n in range(start, stop):
+            D = first + (n - start) * stride
+            d, dh = tail(ws, D), tail(ws, dh0 + n * U)
+            if s >= T - outputs:
+                arriving = tail(dy, (n * outputs + s - (T - outputs)) * U)
+                for j in range(U):
+                    dh[j] += arriving[j]
+            if mask.size and mask[n, time] == 0:
+                for j in range(U):
+                    d[j] = 0
+            else:
+                for j in range(U):
+                    d[j] = dh[j]
+                    dh[j] = 0
+                differentiate(ws, D, gates, (s * N + n) * U, U, activation, alpha_of(activation))
+        copy_rows(dgates, (s * N + start) * U, U, ws, first, stride, rows, U)
+        if s:
+            multiply(
+                ws, dh0 + start * U, U, ws, first, stride, ws, packed_u, U, 0, rows, U, U, ws, 0,
+                ACCUMULATE,
+            )  # fmt: skip
+        if dx.size:
+            multiply(
+                dx, (start * T + time) * C, T * C, ws, first, stride, ws, packed_w, U, 0, rows, C,
+                U, ws, 0, OVERWRITE,
+            )  # fmt: skip
+
+
+@cpu
+def simple_rnn_backward_input_cpu(dx, dgates, dy, gates, w, u, mask, activation, backwards, ws):
+    """Parallel over samples; each thread runs its own time loop from the last step to the first."""
+    T, N, _ = gates.shape
+    C, U = w.shape
+    _, packed_u, packed_w, _, _ = _backward_places(N, C, U)
+    set_offset(ws, 0, 0, 0)
+    pack(ws, packed_u, u, 0, 1, U, U, U)
+    if dx.size:
+        pack(ws, packed_w, w, 0, 1, U, U, C)
+    arguments = (dx, dgates, dy, gates, mask, activation, backwards, C, ws)
+    split(_backward_range, N, grain(U * U * T), arguments)
+
+
+@cpu
+def simple_rnn_backward_weight_cpu(dw, du, db, x, h, dgates, backwards, ws):
+    """Parallel over columns of the state."""
+    set_offset(ws, 0, 0, 0)
+    N, T, C = x.shape
+    U = du.shape[0]
+    scratch = address(ws, _scratch_place(C, U))
+    recurrent_weight((
+        address(dw, 0), U, C, address(du, 0), U, U, address(db, 0) if db.size else 0,
+        address(x, 0), address(h, 0), U, address(dgates, 0), U, U, N, T, backwards,
+        scratch, address(ws, 0),
+    ))  # fmt: skip

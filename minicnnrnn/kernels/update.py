@@ -1,0 +1,255 @@
+"""Updates: one step of an optimizer over the flat vector of parameters.
+
+Parameters, gradients and every slot (what an optimizer remembers of a parameter) are vectors of
+one length. A table of segments says which ranges are trained: what lies outside, frozen
+parameters and padding, keeps its value and its slots.
+"""
+
+import numpy as np
+
+from minicnnrnn.kernels.jit import cpu, inner, split
+
+# Entries of `rates`: the first two for every optimizer, the others for the one they name.
+LEARNING_RATE, WEIGHT_DECAY = 0, 1
+SGD_MOMENTUM = 2
+RMSPROP_RHO, RMSPROP_MOMENTUM, RMSPROP_EPSILON = 2, 3, 4
+ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON = 2, 3, 4
+
+# ---------------------------------------------------------------------------------------
+# The mathematics
+# ---------------------------------------------------------------------------------------
+
+
+def _trained(segments, rates):
+    """For each segment: where it is, and the share of a weight that decay takes."""
+    shrink = float(rates[WEIGHT_DECAY]) * float(rates[LEARNING_RATE])
+    for start, stop, decays in segments:
+        yield slice(start, stop), shrink if decays else 0.0
+
+
+def sgd_update_numpy(w, velocity, g, rates, step, segments, nesterov):
+    """Stochastic gradient descent with momentum.
+
+    .. math::
+        w &\\leftarrow w - \\lambda \\eta w \\\\
+        v &\\leftarrow \\mu v - \\eta g \\\\
+        w &\\leftarrow w + v, \\quad \\text{with Nesterov:} \\quad w + \\mu v - \\eta g
+
+    Parameters
+    ----------
+    w : (P,), updated in place
+        All parameters.
+    velocity : (P,), updated in place, or (0,) where the momentum is 0
+    g : (P,)
+        Gradient of the loss with respect to `w`.
+    rates : float64 (3,)
+        Learning rate :math:`\\eta`; weight decay :math:`\\lambda`, 0 for none; momentum
+        :math:`\\mu`. Float64, because a float32 of 0.999 has lost four digits of 1 - 0.999.
+    step : int64 (1,), updated in place
+        Number of updates made; the launcher counts itself before anything else.
+    segments : int64 (S, 3)
+        Rows of (start, stop, decays): the elements from `start` up to `stop` are trained, and
+        their weights decay where `decays` is 1. Nothing else of `w` or the slots is touched.
+    nesterov : int
+        1 for Nesterov's momentum, which looks ahead by one step.
+
+    Notes
+    -----
+    One pass over memory: 4 floats read and 2 written an element. Weight decay is decoupled from
+    the gradient (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2); Nesterov's momentum
+    in the form of Sutskever et al. 2013, section 2. All formulas are those of Keras 3.
+    """
+    step[0] += 1
+    rate, momentum = float(rates[LEARNING_RATE]), float(rates[SGD_MOMENTUM])
+    for part, shrink in _trained(segments, rates):
+        w[part] -= w[part] * shrink
+        if not velocity.size:
+            w[part] -= rate * g[part]
+            continue
+        velocity[part] = momentum * velocity[part] - rate * g[part]
+        if nesterov:
+            w[part] += momentum * velocity[part] - rate * g[part]
+        else:
+            w[part] += velocity[part]
+
+
+def rmsprop_update_numpy(w, square, velocity, mean, g, rates, step, segments):
+    """RMSprop: a gradient measured by its own recent size.
+
+    .. math::
+        s &\\leftarrow \\rho s + (1 - \\rho) g^2 \\\\
+        a &\\leftarrow \\rho a + (1 - \\rho) g \\quad \\text{(centered; otherwise } a = 0) \\\\
+        v &\\leftarrow \\mu v + \\eta g / \\sqrt{s - a^2 + \\epsilon} \\\\
+        w &\\leftarrow w - \\lambda \\eta w - v
+
+    Parameters
+    ----------
+    w, square : (P,), updated in place
+        Parameters and the running mean of squared gradients, s.
+    velocity : (P,), updated in place, or (0,) where the momentum is 0
+    mean : (P,), updated in place, or (0,) unless centered
+        Running mean of gradients, a.
+    rates : float64 (5,)
+        Learning rate, weight decay, :math:`\\rho`, momentum :math:`\\mu`, :math:`\\epsilon`.
+    g, step, segments : as in ``sgd_update``
+
+    Notes
+    -----
+    Tieleman and Hinton 2012, lecture 6.5 of "Neural Networks for Machine Learning"; epsilon
+    stands under the root, as in Keras 3.
+    """
+    step[0] += 1
+    rate, rho, momentum = (float(rates[i]) for i in (LEARNING_RATE, RMSPROP_RHO, RMSPROP_MOMENTUM))
+    for part, shrink in _trained(segments, rates):
+        square[part] = rho * square[part] + (1 - rho) * g[part] ** 2
+        variance = square[part]
+        if mean.size:
+            mean[part] = rho * mean[part] + (1 - rho) * g[part]
+            variance = variance - mean[part] ** 2
+        move = rate * g[part] / np.sqrt(variance + float(rates[RMSPROP_EPSILON]))
+        if velocity.size:
+            velocity[part] = momentum * velocity[part] + move
+            move = velocity[part]
+        w[part] -= w[part] * shrink
+        w[part] -= move
+
+
+def adam_update_numpy(w, m, v, v_max, g, rates, step, segments):
+    """Adam, and with weight decay AdamW.
+
+    .. math::
+        m &\\leftarrow m + (1 - \\beta_1) (g - m) \\\\
+        v &\\leftarrow v + (1 - \\beta_2) (g^2 - v) \\\\
+        w &\\leftarrow w - \\lambda \\eta w
+            - \\eta \\frac{\\sqrt{1 - \\beta_2^t}}{1 - \\beta_1^t} \\frac{m}{\\sqrt{v} + \\epsilon}
+
+    Parameters
+    ----------
+    w, m, v : (P,), updated in place
+        Parameters, running mean of gradients, running mean of squared gradients.
+    v_max : (P,), updated in place, or (0,) for none
+        The largest `v` so far, which then takes the place of `v` in the last line (AMSGrad).
+    rates : float64 (5,)
+        Learning rate, weight decay, :math:`\\beta_1`, :math:`\\beta_2`, :math:`\\epsilon`.
+    g, step, segments : as in ``sgd_update``; t is the number of the step, 1 for the first
+
+    Notes
+    -----
+    Kingma and Ba 2015, arXiv:1412.6980, the form before section 2.1, whose epsilon is added to
+    the uncorrected root (PyTorch adds it to the corrected one); AMSGrad by Reddi et al. 2018,
+    arXiv:1904.09237, algorithm 2. One pass over memory: 4 floats read and 3 written an element.
+    """
+    step[0] += 1
+    beta_1, beta_2 = float(rates[ADAM_BETA_1]), float(rates[ADAM_BETA_2])
+    rate = float(rates[LEARNING_RATE])
+    rate *= (1 - beta_2 ** float(step[0])) ** 0.5 / (1 - beta_1 ** float(step[0]))
+    for part, shrink in _trained(segments, rates):
+        m[part] += (g[part] - m[part]) * (1 - beta_1)
+        v[part] += (g[part] ** 2 - v[part]) * (1 - beta_2)
+        second = v[part]
+        if v_max.size:
+            second = v_max[part] = np.maximum(v_max[part], second)
+        w[part] -= w[part] * shrink
+        w[part] -= rate * m[part] / (np.sqrt(second) + float(rates[ADAM_EPSILON]))
+
+
+# ---------------------------------------------------------------------------------------
+# CPU
+# ---------------------------------------------------------------------------------------
+#
+# Elements are independent: the vector is cut among threads in blocks, and each thread visits
+# the part of every segment that lies in its range. All slots are touched in one loop, since
+# memory is what limits it.
+
+BLOCK = 64  # elements, a multiple of the cache line so that no two threads write to one
+GRAIN = 512  # blocks that make it worth waking a second thread
+
+
+@inner
+def _part(segments, s, start, stop):
+    """The part of segment `s` that lies in the blocks from `start` up to `stop`."""
+    first = max(segments[s, 0], start * BLOCK)
+    return first, max(first, min(segments[s, 1], stop * BLOCK))
+
+
+@inner
+def _sgd_range(start, stop, worker, w, velocity, g, rates, segments, nesterov):
+    rate, momentum = np.float32(rates[LEARNING_RATE]), np.float32(rates[SGD_MOMENTUM])
+    for s in range(segments.shape[0]):
+        a, b = _part(segments, s, start, stop)
+        shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
+        ws, vs, gs = w[a:b], velocity[a:b], g[a:b]  # views, so that the loop vectorises
+        for i in range(ws.size):
+            move = -rate * gs[i]
+            if velocity.size:
+                v = momentum * vs[i] + move
+                vs[i] = v
+                move = momentum * v + move if nesterov else v
+            ws[i] = ws[i] - ws[i] * shrink + move
+
+
+@cpu
+def sgd_update_cpu(w, velocity, g, rates, step, segments, nesterov):
+    step[0] += 1
+    arguments = (w, velocity, g, rates, segments, nesterov)
+    split(_sgd_range, (w.size + BLOCK - 1) // BLOCK, GRAIN, arguments)
+
+
+@inner
+def _rmsprop_range(start, stop, worker, w, square, velocity, mean, g, rates, segments):
+    rate, momentum = np.float32(rates[LEARNING_RATE]), np.float32(rates[RMSPROP_MOMENTUM])
+    rho, epsilon = np.float32(rates[RMSPROP_RHO]), np.float32(rates[RMSPROP_EPSILON])
+    rest = np.float32(1 - rates[RMSPROP_RHO])
+    for s in range(segments.shape[0]):
+        a, b = _part(segments, s, start, stop)
+        shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
+        ws, squares, vs, means, gs = w[a:b], square[a:b], velocity[a:b], mean[a:b], g[a:b]
+        for i in range(ws.size):
+            variance = rho * squares[i] + rest * (gs[i] * gs[i])
+            squares[i] = variance
+            if mean.size:
+                average = rho * means[i] + rest * gs[i]
+                means[i] = average
+                variance = variance - average * average
+            move = rate * gs[i] / np.sqrt(variance + epsilon)
+            if velocity.size:
+                move = momentum * vs[i] + move
+                vs[i] = move
+            ws[i] = ws[i] - ws[i] * shrink - move
+
+
+@cpu
+def rmsprop_update_cpu(w, square, velocity, mean, g, rates, step, segments):
+    step[0] += 1
+    arguments = (w, square, velocity, mean, g, rates, segments)
+    split(_rmsprop_range, (w.size + BLOCK - 1) // BLOCK, GRAIN, arguments)
+
+
+@inner
+def _adam_range(start, stop, worker, w, m, v, v_max, g, rates, segments, corrected):
+    rate, epsilon = np.float32(corrected), np.float32(rates[ADAM_EPSILON])
+    rest_1, rest_2 = np.float32(1 - rates[ADAM_BETA_1]), np.float32(1 - rates[ADAM_BETA_2])
+    for s in range(segments.shape[0]):
+        a, b = _part(segments, s, start, stop)
+        shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
+        ws, ms, vs, largest, gs = w[a:b], m[a:b], v[a:b], v_max[a:b], g[a:b]
+        for i in range(ws.size):
+            first = ms[i] + (gs[i] - ms[i]) * rest_1
+            second = vs[i] + (gs[i] * gs[i] - vs[i]) * rest_2
+            ms[i] = first
+            vs[i] = second
+            if v_max.size:
+                before = largest[i]
+                second = before if before > second else second  # a NaN in `second` stays
+                largest[i] = second
+            ws[i] = ws[i] - ws[i] * shrink - rate * first / (np.sqrt(second) + epsilon)
+
+
+@cpu
+def adam_update_cpu(w, m, v, v_max, g, rates, step, segments):
+    step[0] += 1
+    t = float(step[0])
+    corrected = rates[LEARNING_RATE] * np.sqrt(1 - rates[ADAM_BETA_2] ** t)
+    corrected /= 1 - rates[ADAM_BETA_1] ** t
+    arguments = (w, m, v, v_max, g, rates, segments, corrected)
+    split(_adam_range, (w.size + BLOCK - 1) // BLOCK, GRAIN, arguments)

@@ -1,0 +1,124 @@
+"""What the tests of the three recurrent layers share: random cases and one way to run them."""
+
+import inspect
+
+import numpy as np
+from checks import kernel, nans
+from hypothesis import strategies as st
+
+from minicnnrnn.kernels import activation as codes
+
+GATES = {"simple_rnn": 1, "lstm": 4, "gru": 3}
+TAPE = {"simple_rnn": 1, "lstm": 4, "gru": 4}
+SMOOTH = [codes.TANH, codes.SIGMOID, codes.SOFTPLUS, codes.SILU, codes.GELU, codes.LINEAR]
+
+cases = st.fixed_dictionaries(
+    {
+        "N": st.integers(1, 9),
+        "T": st.integers(1, 6),
+        "C": st.integers(1, 20),
+        "U": st.integers(1, 40),
+        "seed": st.integers(0, 2**32 - 1),
+        "sequences": st.booleans(),
+        "masked": st.booleans(),
+        "bias": st.booleans(),
+        "backwards": st.integers(0, 1),
+        "reset_after": st.integers(0, 1),
+        "activation": st.sampled_from([codes.TANH, *SMOOTH]),
+        "recurrent_activation": st.sampled_from([codes.SIGMOID, *SMOOTH]),
+    }
+)
+DEFAULTS = {
+    "N": 3, "T": 4, "C": 5, "U": 7, "seed": 0, "sequences": True, "masked": False, "bias": True,
+    "backwards": 0, "reset_after": 1, "activation": codes.TANH,
+    "recurrent_activation": codes.SIGMOID,
+}  # fmt: skip
+
+
+def arrays(layer, case, draw=None):
+    """The inputs of one case; `draw(shape)` makes the numbers, by default moderate normal ones."""
+    case = {**DEFAULTS, **case}
+    N, T, C, U = (case[name] for name in "NTCU")
+    rng = np.random.default_rng(case["seed"])
+    draw = draw or (lambda *shape: rng.standard_normal(shape).astype(np.float32) / 2)
+    G = GATES[layer] * U
+    two_biases = layer == "gru" and case["reset_after"]
+    mask = rng.integers(0, 2, (N, T)) if case["masked"] else np.zeros((0, 0))
+    return {
+        **case,
+        "x": draw(N, T, C),
+        "w": draw(C, G),
+        "u": draw(U, G) / np.float32(max(1, round(U**0.5))),
+        "b": draw(*([2, G] if two_biases else [G])) if case["bias"] else np.zeros(0, np.float32),
+        "mask": mask.astype(np.uint8),
+        "h0": draw(N, U),
+        "c0": draw(N, U),
+        "dy": draw(N, T if case["sequences"] else 1, U),
+    }
+
+
+def call(layer, device, name, values):
+    """Call a launcher with its parameters taken from `values` by name."""
+    parameters = inspect.signature(kernel(layer, f"{layer}_{name}", "numpy")).parameters
+    return kernel(layer, f"{layer}_{name}", device)(*(values[p] for p in parameters))
+
+
+def begin(layer, device, given, dtype, slots):
+    """Add everything that a forward pass needs, outputs filled with NaN."""
+    values = {
+        name: value.astype(dtype) if getattr(value, "dtype", None) == np.float32 else value
+        for name, value in given.items()
+    }
+    N, U = values["N"], values["U"]
+    values["h"], values["c"] = (nans(slots, N, U, dtype=dtype) for _ in "hc")
+    values["h"][0], values["c"][0] = values["h0"], values["c0"]
+    values["gates"] = nans(slots - 1, N, TAPE[layer] * U, dtype=dtype)
+    values["y"] = nans(*values["dy"].shape, dtype=dtype)
+    values["ws"] = nans(call(layer, device, "workspace", values))
+    return values
+
+
+def forward(layer, device, given, dtype=np.float32, short=False):
+    """A forward pass, with the whole history or with two slots only."""
+    values = begin(layer, device, given, dtype, 2 if short else given["T"] + 1)
+    call(layer, device, "prepare", values)
+    call(layer, device, "forward", values)
+    last = given["T"] % len(values["h"])
+    return {**values, "h_last": values["h"][last], "c_last": values["c"][last]}
+
+
+def train(layer, device, given, dtype=np.float32, in_place=True, input_gradient=True):
+    """A forward pass and both backward passes."""
+    values = forward(layer, device, given, dtype)
+    for name in ("x", "w", "u", "b"):
+        values[f"d{name}"] = nans(*values[name].shape, dtype=dtype)
+    if not input_gradient:
+        values["dx"] = nans(0, 0, 0, dtype=dtype)
+    gates = values["gates"]
+    values["dgates"] = gates if in_place else nans(*gates.shape, dtype=dtype)
+    call(layer, device, "backward_input", values)
+    call(layer, device, "backward_weight", values)
+    return values
+
+
+OUTPUTS = ["y", "h_last", "dx", "dw", "du", "db"]
+
+
+def assert_near(actual, expected, names=OUTPUTS, tolerance=2e-5):
+    """Within `tolerance` of each array's largest element, or of one."""
+    for name in names:
+        assert actual[name].shape == expected[name].shape
+        bound = tolerance * max(1, np.max(np.abs(expected[name]), initial=0))
+        error = np.abs(actual[name] - expected[name])
+        assert np.all(error <= bound), (name, error.max(), bound)
+
+
+def assert_same(actual, expected, names=OUTPUTS):
+    for name in names:
+        np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
+
+
+def flipped(given):
+    """The case whose sequences are turned round, to be read the other way."""
+    turned = {name: np.ascontiguousarray(given[name][:, ::-1]) for name in ("x", "mask")}
+    return {**given, **turned, "backwards": 1 - given["backwards"]}

@@ -1,0 +1,231 @@
+"""Activations: reference, CPU and mathematics agree."""
+
+import importlib
+
+import numba
+import numpy as np
+import pytest
+from checks import check_gradient, kernel, nans, normal
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from minicnnrnn.kernels import activation
+from minicnnrnn.kernels.activation import FROM_OUTPUT
+
+DEVICES = ["numpy", "cpu"]
+NAMES = [
+    "LINEAR", "RELU", "LEAKY_RELU", "ELU", "SELU", "GELU", "GELU_TANH", "SILU", "SOFTPLUS", "TANH",
+    "SIGMOID", "HARD_SIGMOID",
+]  # fmt: skip
+CODES = {name: getattr(activation, name) for name in NAMES}
+seeds = st.integers(0, 2**32 - 1)
+alphas = st.sampled_from([0.0, 0.2, 0.3, 1.0])
+
+
+def forward(device, x, code, alpha=0.3):
+    y = nans(x.size, dtype=x.dtype)
+    kernel("activation", "activation_forward", device)(y, x, code, alpha)
+    return y
+
+
+def backward(device, dy, x, y, code, alpha=0.3):
+    """Gives each derivative only the array that its code promises to need."""
+    dx, none = nans(x.size, dtype=x.dtype), np.empty(0, x.dtype)
+    x, y = (none, y) if code in FROM_OUTPUT else (x, none)
+    kernel("activation", "activation_backward", device)(dx, dy, x, y, code, alpha)
+    return dx
+
+
+def softmax(device, x, dy):
+    y, dx = nans(*x.shape, dtype=x.dtype), nans(*x.shape, dtype=x.dtype)
+    kernel("activation", "softmax_forward", device)(y, x)
+    kernel("activation", "softmax_backward", device)(dx, dy, y)
+    return y, dx
+
+
+def assert_close(actual, expected, x):
+    """Within 1e-6 of 1 + |x|."""
+    assert actual.shape == expected.shape
+    assert np.all(np.abs(actual - expected) <= 1e-6 * (1 + np.abs(x)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("name", "expected", "slope"),
+    [
+        ("LINEAR", [-2, 0, 2], [1, 1, 1]),
+        ("RELU", [0, 0, 2], [0, 0, 1]),
+        ("LEAKY_RELU", [-0.6, 0, 2], [0.3, 0.3, 1]),
+        ("ELU", [-0.259399, 0, 2], [0.0406006, 0.3, 1]),
+        ("SELU", [-1.520167, 0, 2.101402], [0.237933, 1.758099, 1.050701]),
+        ("GELU", [-0.0455003, 0, 1.9545], [-0.0852318, 0.5, 1.085232]),
+        ("GELU_TANH", [-0.0454023, 0, 1.954598], [-0.0860993, 0.5, 1.086099]),
+        ("SILU", [-0.238406, 0, 1.761594], [-0.0907842, 0.5, 1.090784]),
+        ("SOFTPLUS", [0.126928, 0.693147, 2.126928], [0.119203, 0.5, 0.880797]),
+        ("TANH", [-0.9640276, 0, 0.9640276], [0.0706508, 1, 0.0706508]),
+        ("SIGMOID", [0.119203, 0.5, 0.880797], [0.1049936, 0.25, 0.1049936]),
+        ("HARD_SIGMOID", [1 / 6, 0.5, 5 / 6], [1 / 6, 1 / 6, 1 / 6]),
+    ],
+)
+def test_worked_examples(device, name, expected, slope):
+    x = np.array([-2, 0, 2], np.float32)
+    y = forward(device, x, CODES[name])
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-7)
+    dx = backward(device, np.array([1, 1, 10], np.float32), x, y, CODES[name])
+    np.testing.assert_allclose(dx / [1, 1, 10], slope, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_worked_softmax(device):
+    x = np.log(np.array([[1, 2, 5], [1e-30, 1e-30, 1e-30]], np.float32))
+    y, dx = softmax(device, x, np.array([[8, 0, 0], [0, 0, 3]], np.float32))
+    np.testing.assert_allclose(y, [[1 / 8, 2 / 8, 5 / 8], [1 / 3] * 3], rtol=1e-6)
+    expected = [[7 / 8, -2 / 8, -5 / 8], [-1 / 3, -1 / 3, 2 / 3]]
+    np.testing.assert_allclose(dx, expected, rtol=1e-6)
+
+
+@given(st.sampled_from(NAMES), st.integers(1, 300), seeds, alphas)
+@example("GELU", 1, 0, 0.0)
+def test_cpu_is_near_the_float64_reference(name, size, seed, alpha):
+    rng, code = np.random.default_rng(seed), CODES[name]
+    x, dy = 4 * normal(rng, size), normal(rng, size)
+    wide = x.astype(np.float64)
+    y, expected = forward("cpu", x, code, alpha), forward("numpy", wide, code, alpha)
+    assert_close(y, expected, x)
+    gradient = backward("numpy", dy.astype(np.float64), wide, expected, code, alpha)
+    assert_close(backward("cpu", dy, x, y, code, alpha), gradient, 3 * dy * (1 + np.abs(x)))
+
+
+@pytest.mark.parametrize("name", ["TANH", "SIGMOID", "SOFTPLUS", "ELU", "SELU"])
+def test_small_results_keep_their_digits(name):
+    x = np.concatenate([-np.geomspace(1e-20, 80, 300), [0.0]]).astype(np.float32)
+    expected = forward("numpy", x.astype(np.float64), CODES[name])
+    if name == "SIGMOID":
+        expected = 1 / (1 + np.exp(-x.astype(np.float64)))
+    np.testing.assert_allclose(forward("cpu", x, CODES[name]), expected, rtol=5e-7)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), seeds)
+@example(1, 1, 0)
+def test_softmax_is_near_the_float64_reference(rows, columns, seed):
+    rng = np.random.default_rng(seed)
+    x, dy = 10 * normal(rng, rows, columns), normal(rng, rows, columns)
+    y, dx = softmax("cpu", x, dy)
+    expected_y, expected_dx = softmax("numpy", x.astype(np.float64), dy.astype(np.float64))
+    np.testing.assert_allclose(y, expected_y, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(dx, expected_dx, atol=1e-6 * columns)
+
+
+@given(st.sampled_from(NAMES), st.integers(1, 50), seeds)
+def test_gradients_of_the_reference(name, size, seed):
+    rng, code = np.random.default_rng(seed), CODES[name]
+    x = 3 * normal(rng, size, dtype=np.float64)
+    x += np.where(x < 0, -1e-3, 1e-3)  # away from the kink at zero
+
+    def gradient(x, dy):
+        return backward("numpy", dy, x, forward("numpy", x, code), code)
+
+    kinks = np.abs(np.abs(x) - 3) < 1e-3
+    x[kinks] += 2e-3
+    check_gradient(lambda x: forward("numpy", x, code), gradient, x, rng)
+
+
+@given(st.integers(1, 20), st.integers(1, 20), seeds)
+def test_gradients_of_the_softmax_reference(rows, columns, seed):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, rows, columns, dtype=np.float64)
+    check_gradient(
+        lambda x: softmax("numpy", x, x)[0], lambda x, dy: softmax("numpy", x, dy)[1], x, rng
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_memory_may_be_shared(device):
+    rng = np.random.default_rng(0)
+    x, dy = normal(rng, 100), normal(rng, 100)
+    for code in CODES.values():
+        y = forward(device, x, code)
+        dx = backward(device, dy, x, y, code)
+        same, gradient = x.copy(), dy.copy()
+        kernel("activation", "activation_forward", device)(same, same, code, 0.3)
+        kernel("activation", "activation_backward", device)(gradient, gradient, x, y, code, 0.3)
+        np.testing.assert_array_equal(same, y)
+        np.testing.assert_array_equal(gradient, dx)
+    x, dy = x.reshape(10, 10), dy.reshape(10, 10)
+    y, dx = softmax(device, x, dy)
+    kernel("activation", "softmax_forward", device)(x, x)
+    kernel("activation", "softmax_backward", device)(dy, dy, y)
+    np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(dy, dx)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_stays_and_infinity_has_its_limit(name):
+    code = CODES[name]
+    with np.errstate(all="ignore"):
+        x = np.full(40, np.nan, np.float32)
+        assert np.isnan(forward("cpu", x, code)).all()
+        x[:] = np.inf
+        assert forward("cpu", x, code)[0] == (1 if name == "TANH" or "SIGMOID" in name else np.inf)
+        limits = {
+            "LINEAR": -np.inf, "RELU": 0, "LEAKY_RELU": -np.inf, "ELU": -0.3, "SELU": -1.7580993,
+            "SOFTPLUS": 0, "TANH": -1, "SIGMOID": 0, "HARD_SIGMOID": 0,
+        }  # fmt: skip
+        if name in limits:  # the others are minus infinity times zero
+            np.testing.assert_allclose(forward("cpu", -x, code), limits[name], rtol=1e-6)
+
+
+def test_nan_spoils_its_row_of_softmax_only():
+    x = np.zeros((2, 20), np.float32)
+    x[0, 7] = np.nan
+    with np.errstate(invalid="ignore"):
+        y, _ = softmax("cpu", x, x)
+    assert np.isnan(y[0]).all()
+    np.testing.assert_allclose(y[1], 1 / 20, rtol=1e-6)
+
+
+@pytest.mark.skipif(not activation.JIT, reason="threads need compiled kernels")
+@pytest.mark.parametrize("name", ["TANH", "GELU"])
+def test_the_same_bits_on_any_number_of_threads(name):
+    rng, code = np.random.default_rng(0), CODES[name]
+    x, dy = normal(rng, 70_001), normal(rng, 70_001)
+    results = []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(threads)
+        y = forward("cpu", x, code)
+        results.append((y, backward("cpu", dy, x, y, code)))
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_agreement_with_pytorch():
+    torch = pytest.importorskip("torch")
+    functional = importlib.import_module("torch.nn.functional")
+    theirs = {
+        "RELU": functional.relu,
+        "LEAKY_RELU": lambda x: functional.leaky_relu(x, 0.3),
+        "ELU": lambda x: functional.elu(x, 0.3),
+        "SELU": functional.selu,
+        "GELU": functional.gelu,
+        "GELU_TANH": lambda x: functional.gelu(x, approximate="tanh"),
+        "SILU": functional.silu,
+        "SOFTPLUS": functional.softplus,
+        "TANH": torch.tanh,
+        "SIGMOID": torch.sigmoid,
+        "HARD_SIGMOID": functional.hardsigmoid,
+    }
+    rng = np.random.default_rng(0)
+    x, dy = 3 * normal(rng, 500), normal(rng, 500)
+    for name, function in theirs.items():
+        tensor = torch.tensor(x, requires_grad=True)
+        expected = function(tensor)
+        expected.backward(torch.tensor(dy))
+        y = forward("cpu", x, CODES[name])
+        assert_close(y, expected.detach().numpy(), x)
+        assert_close(backward("cpu", dy, x, y, CODES[name]), tensor.grad.numpy(), 3 * x)
+    x, dy = x.reshape(50, 10), dy.reshape(50, 10)
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = torch.softmax(tensor, 1)
+    expected.backward(torch.tensor(dy))
+    y, dx = softmax("cpu", x, dy)
+    assert_close(y, expected.detach().numpy(), x)
+    assert_close(dx, tensor.grad.numpy(), x)
