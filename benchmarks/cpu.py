@@ -6,9 +6,9 @@
 Each row runs in a process of its own, on two threads. Both sides get the same weights and the
 same batch, and must compute the same loss before anything is timed. Then they take turns,
 A B A B, each turn at least 30 ms long and its first step discarded, since the thread pools of
-the two still spin when they hand over. A ratio compares two neighbouring turns; the figure is the median
-of all ratios: above 1 this package is faster. PyTorch runs eagerly, in both memory formats where
-that makes a difference; the faster one is the opponent.
+the two still spin when they hand over. A ratio compares two neighbouring turns; the figure is
+the median of all ratios: above 1 this package is faster. PyTorch runs eagerly, in both memory
+formats where that makes a difference; the faster one is the opponent.
 """
 
 import argparse
@@ -54,7 +54,9 @@ def our_model(row):
     elif row == "mlp":
         stack = [layers.Input((784,)), *(layers.Dense(512, activation="relu") for _ in range(2))]
     else:
-        kind = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}[row.rstrip("0123456789")]
+        kind = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}[
+            row.rstrip("0123456789")
+        ]
         stack = [layers.Input((28, 28)), kind(128)]
     model = Sequential([*stack, layers.Dense(10, activation="softmax")], seed=0)
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -246,7 +248,10 @@ def main():
     results = []
     for row in options.rows or ROWS:
         done = subprocess.run(
-            [sys.executable, __file__, "--child", row], stdout=subprocess.PIPE, text=True, check=True
+            [sys.executable, __file__, "--child", row],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         results.append(json.loads(done.stdout.splitlines()[-1]))
         print(f"{row}: {results[-1]['ratio']}", file=sys.stderr, flush=True)
@@ -255,7 +260,9 @@ def main():
     print(text)
     if not options.rows:
         name = f"cpu-{found['date']}-{found['simd']}.json"
-        (RESULTS / name).write_text(json.dumps({"machine": found, "rows": results}, indent=1) + "\n")
+        (RESULTS / name).write_text(
+            json.dumps({"machine": found, "rows": results}, indent=1) + "\n"
+        )
         begin, end = "<!-- benchmark: cpu -->\n", "<!-- end -->"
         before, _, rest = README.read_text().partition(begin)
         README.write_text(before + begin + text + "\n" + end + rest.partition(end)[2])

@@ -175,7 +175,9 @@ def check(callbacks: Any) -> list[Callback]:
     TypeError
         If one is none.
     """
-    given = [] if callbacks is None else [callbacks] if isinstance(callbacks, Callback) else callbacks
+    given = (
+        [] if callbacks is None else [callbacks] if isinstance(callbacks, Callback) else callbacks
+    )
     if not isinstance(given, Sequence) or not all(isinstance(c, Callback) for c in given):
         raise TypeError(f"callbacks: Expected Callback objects. Received: {callbacks!r}")
     return list(given)

@@ -7,7 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from minicnnrnn.kernels import activation, conv, dense, dropout, gru, jit, loss, lstm, metric, pool, simple_rnn, update
+from minicnnrnn.kernels import (
+    activation,
+    conv,
+    dense,
+    dropout,
+    gru,
+    jit,
+    loss,
+    lstm,
+    metric,
+    pool,
+    simple_rnn,
+    update,
+)
 
 NUMPY: dict[str, Any] = {
     "activation_forward": activation.activation_forward_numpy,

@@ -275,7 +275,7 @@ class AdamW(Adam):
         )
 
 
-OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
+OPTIMIZERS: dict[str, Any] = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
 
 
 def get(identifier: Any) -> Optimizer:
@@ -290,9 +290,11 @@ def get(identifier: Any) -> Optimizer:
     if isinstance(identifier, Optimizer):
         return identifier
     if isinstance(identifier, Mapping) and set(identifier) >= {"class_name", "config"}:
-        return type(get(identifier["class_name"]))(**identifier["config"])
+        kind: Any = type(get(identifier["class_name"]))
+        made: Optimizer = kind(**identifier["config"])
+        return made
     if isinstance(identifier, str) and identifier.lower() in OPTIMIZERS:
-        return OPTIMIZERS[identifier.lower()]()
+        return get(OPTIMIZERS[identifier.lower()]())
     raise ValueError(
         f"optimizer: Expected an Optimizer or one of {sorted(OPTIMIZERS)}. Received: {identifier!r}"
     )

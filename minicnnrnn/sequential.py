@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-
 from minicnnrnn.device import Device, get_device
 from minicnnrnn.layers.base import Context, Layer, Shape
 from minicnnrnn.layers.core import InputLayer
@@ -346,5 +345,3 @@ class Sequential(Training):
 
     def __repr__(self) -> str:
         return f"<Sequential name={self.name!r} layers={len(self._layers)} built={self.built}>"
-
-

@@ -1,175 +1,21 @@
-"""Training: compile, fit, evaluate, predict - the loop around forward, backward and update."""
+"""Training: fit - the loop around forward, backward and update."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from minicnnrnn import callbacks as callbacks_module
-from minicnnrnn import data, losses, metrics, optimizers
-from minicnnrnn.arrays import copy_batch
+from minicnnrnn import data
 from minicnnrnn.callbacks import Callback, CallbackList, EpochLines, History, ProgressBar
-from minicnnrnn.layers.base import Context, Layer
-from minicnnrnn.shapes import is_integer
-from minicnnrnn.targets import Targets, check_weight, infer_loss
+from minicnnrnn.evaluation import Evaluation, check_integer, numbers, verbosity
 
 
-class Training(Layer):
-    """What makes a layer a model that can be fitted."""
+class Training(Evaluation):
+    """What makes a model that can be fitted."""
 
-    optimizer: optimizers.Optimizer | None = None
-    loss: losses.Loss | None = None
     history: History | None = None
     stop_training = False
-    _asked: tuple[list[metrics.Metric], list[metrics.Metric]] = ([], [])
-    _resolved: list[tuple[metrics.Metric, bool]] | None = None  # (metric, by sample weight)
-    _targets: Targets | None = None
-    _totals: Any = None  # (sum, weight) of the loss and of every metric, on the device
-    _samples = 0
 
-    # --- compiling -----------------------------------------------------------------
-
-    def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        loss_weights: Any = None,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
-        run_eagerly: bool = False,
-        steps_per_execution: int = 1,
-        jit_compile: Any = "auto",
-        auto_scale_loss: bool = True,
-    ) -> None:
-        """Choose optimizer, loss and metrics.
-
-        Parameters
-        ----------
-        optimizer : str or Optimizer
-        loss : str or Loss, optional
-            Left out, it follows from the last activation and the targets (see ``fit``).
-        loss_weights : None
-            Not supported: there is one output.
-        metrics, weighted_metrics : list of str or Metric, optional
-            The weighted ones count rows by their sample weights.
-        run_eagerly, steps_per_execution, jit_compile, auto_scale_loss : ignored
-            Nothing here depends on them.
-
-        Raises
-        ------
-        ValueError
-            For unknown names; the model is as it was then.
-        """
-        self.refuse(loss_weights=loss_weights)
-        chosen = optimizers.get(optimizer)
-        chosen_loss = None if loss is None else losses.get(loss)
-        plain, weighted = self._metric_list(metrics), self._metric_list(weighted_metrics)
-        names = [metric.name for metric in plain + weighted]
-        if len(set(names)) < len(names) or "loss" in names:
-            raise ValueError(f"metrics: Expected different names. Received: {names}")
-        self.optimizer, self.loss = chosen, chosen_loss
-        self._asked = (plain, weighted)
-        self._resolved = None
-
-    @staticmethod
-    def _metric_list(given: Any) -> list[metrics.Metric]:
-        if given is None:
-            return []
-        listed = given if isinstance(given, list | tuple) else [given]
-        return [metrics.get(identifier) for identifier in listed]
-
-    @property
-    def metrics_names(self) -> list[str]:
-        """The key of the loss and those of the metrics."""
-        return ["loss", *(metric.name for metric in self._asked[0] + self._asked[1])]
-
-    def _ready(self, source: data.Source, training: bool, verbose: int) -> None:
-        """Build, allocate and settle loss and metrics, from a first look at the data."""
-        batch = source.peek()
-        shape = self._batch_shape(batch.x)
-        outputs = self.output_shape_of(shape)
-        y = source.y if isinstance(source, data.ArraySource) else batch.y
-        if self.loss is None:
-            self._infer(y, verbose)
-        assert self.loss is not None
-        if batch.y is None:
-            raise ValueError("Expected targets y. Received: none.")
-        if self._resolved is None:
-            labels = self.loss.sparse or batch.y.shape != outputs
-            plain, weighted = (
-                [
-                    m.resolve(outputs[-1], labels) if isinstance(m, metrics.Accuracy) else m
-                    for m in group
-                ]
-                for group in self._asked
-            )
-            self._resolved = [(m, False) for m in plain] + [(m, True) for m in weighted]
-        self.allocate()
-        assert self.context is not None
-        if training:
-            self.context.parameters.allocate_gradients()
-        if self._targets is None or self._targets.device is not self.device:
-            self._targets = Targets(self.device)
-        count = 1 + len(self._resolved)
-        if self._totals is None or len(self._totals) != count:
-            self._totals = self.device.zeros((count, 2), np.float64)
-
-    def _infer(self, y: Any, verbose: int) -> None:
-        activation = self.last_activation()
-        loss, metric = infer_loss(activation.name if activation else None, y)
-        if self.optimizer is None:
-            self.compile("adam", loss, metrics=[metric])
-            if verbose:
-                print(f"Not compiled, so: Adam, {loss}, {metric}.")
-        else:
-            self.loss = losses.get(loss)
-            if verbose:
-                print(f"Compiled without a loss, so: {loss}.")
-
-    # --- one batch -----------------------------------------------------------------
-
-    def _batch_shape(self, x: Any) -> tuple[int, ...]:
-        """The shape of a batch; samples that are numbers become samples of one feature."""
-        if len(x) == 0:
-            raise ValueError("Expected at least one sample. Received an empty batch.")
-        return (len(x), 1) if x.ndim == 1 else tuple(x.shape)
-
-    def _load_input(self, batch: data.Batch) -> Any:
-        shape = self._batch_shape(batch.x)
-        self.output_shape_of(shape)
-        x = self.buffer("input", *shape)
-        copy_batch(x, batch.x.reshape(shape), batch.positions)
-        return x
-
-    def _load(self, batch: data.Batch) -> tuple[Any, Any]:
-        """Check and copy all of a batch: nothing is computed before this has succeeded."""
-        assert self.loss and self._targets and self._resolved is not None
-        outputs = self.output_shape_of(self._batch_shape(batch.x))
-        w = check_weight(batch.w, outputs, batch.positions)
-        wanted = {self.loss.sparse} | {metric.sparse for metric, _ in self._resolved}
-        ignore = getattr(self.loss, "ignore_class", None)
-        self._targets.load(
-            batch.y, outputs, True in wanted, False in wanted, ignore, batch.positions
-        )
-        return self._load_input(batch), w
-
-    def _forward_and_measure(self, x: Any, w: Any, training: bool) -> tuple[Any, Any, Any]:
-        """Forward, then add loss and metrics to the totals: (output rows, targets, weights)."""
-        assert self.loss and self._targets and self._resolved is not None
-        kernels = self.kernels
-        y, mask = self.forward(x, None, training)
-        rows = y.reshape(-1, y.shape[-1])
-        values = self.buffer("values", len(rows))
-        gradient, loss, plain, weighted = self._targets.weights(w, mask, y.shape)
-        t = self._targets.labels if self.loss.sparse else self._targets.numbers
-        self.loss.value(kernels, values, rows, t)
-        kernels.weighted_sum(self._totals[0], values, loss)
-        for i, (metric, by_sample) in enumerate(self._resolved, 1):
-            target = self._targets.labels if metric.sparse else self._targets.numbers
-            metric.value(kernels, values, rows, target)
-            kernels.weighted_sum(self._totals[i], values, weighted if by_sample else plain)
-        self._samples += len(x)
-        return y, t, gradient
+    # --- one step ------------------------------------------------------------------
 
     def _train_step(self, batch: data.Batch) -> None:
         assert self.loss is not None
@@ -189,9 +35,6 @@ class Training(Layer):
                 activation.fused = False
         self.update()
 
-    def _test_step(self, batch: data.Batch) -> None:
-        self._forward_and_measure(*self._load(batch), False)
-
     def update(self) -> None:
         """Let the optimizer take one step along the gradients of the last ``backward``."""
         if self.optimizer is None:
@@ -199,17 +42,6 @@ class Training(Layer):
         assert self.context is not None
         self.optimizer.update(self.context.parameters)
         self.context.random_state[1] += 1
-
-    def _reset_totals(self) -> None:
-        self._samples = 0
-        self._totals[:] = 0
-
-    def read_logs(self) -> dict[str, float]:
-        """Loss and metrics so far in this epoch or evaluation."""
-        totals = np.asarray(self._totals)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = [totals[0, 0] / self._samples, *(totals[1:, 0] / totals[1:, 1])]
-        return {name: float(m) for name, m in zip(self.metrics_names, means, strict=True)}
 
     # --- fit -----------------------------------------------------------------------
 
@@ -276,28 +108,29 @@ class Training(Layer):
         ValueError, TypeError
             Before anything has changed, or for streamed data before that batch's step.
         """
-        level = _verbosity(verbose, 1)
-        for name, value, low in (("epochs", epochs, 0), ("initial_epoch", initial_epoch, 0)):
-            _check_integer(name, value, low)
-        for name, value in (("steps_per_epoch", steps_per_epoch), ("validation_steps", validation_steps)):
-            if value is not None:
-                _check_integer(name, value, 1)
-        _check_integer("validation_freq", validation_freq, 1)
+        level = verbosity(verbose, 1)
+        for name, count in (("epochs", epochs), ("initial_epoch", initial_epoch)):
+            check_integer(name, count, 0)
+        steps_given = {"steps_per_epoch": steps_per_epoch, "validation_steps": validation_steps}
+        for name, steps in steps_given.items():
+            if steps is not None:
+                check_integer(name, steps, 1)
+        check_integer("validation_freq", validation_freq, 1)
         listed = callbacks_module.check(callbacks)
         with self.model_context().lock:
             source = data.source(x, y, sample_weight, batch_size, class_weight)
             validation: data.Source | None = None
             if validation_data is not None:
-                size = validation_batch_size or batch_size
-                validation = data.source(*_unpack(validation_data), batch_size=size)
+                held = _unpack(validation_data)
+                validation = data.source(*held, validation_batch_size or batch_size)
             elif validation_split:
                 source, validation = data.split(source, validation_split, validation_batch_size)
             self._ready(source, True, level)
             history = History()
             steps = steps_per_epoch or source.batches
             params = {"epochs": epochs, "steps": steps, "verbose": level}
-            shown: list[Callback] = [[], [ProgressBar()], [EpochLines()]][level]
-            told = CallbackList([*listed, *shown, history], self, params)
+            shown: list[list[Callback]] = [[], [ProgressBar()], [EpochLines()]]
+            told = CallbackList([*listed, *shown[level], history], self, params)
             self.history, self.stop_training = history, False
             told.call("on_train_begin", None)
             try:
@@ -320,7 +153,9 @@ class Training(Layer):
         assert self.context is not None
         begins, ends = (told.listens(f"on_train_batch_{when}") for when in ("begin", "end"))
         self._reset_totals()
-        for step, batch in enumerate(source.epoch(self.context.shuffle_rng if shuffle else None, steps)):
+        for step, batch in enumerate(
+            source.epoch(self.context.shuffle_rng if shuffle else None, steps)
+        ):
             if begins:
                 told.call("on_train_batch_begin", step, None)
             self._train_step(batch)
@@ -328,128 +163,6 @@ class Training(Layer):
             if self.stop_training:
                 break
         return self.read_logs()
-
-    def _measure(
-        self, source: data.Source, steps: int | None, told: CallbackList
-    ) -> dict[str, float]:
-        told.call("on_test_begin", None)
-        listens = told.listens("on_test_batch_begin") or told.listens("on_test_batch_end")
-        self._reset_totals()
-        for step, batch in enumerate(source.epoch(None, steps)):
-            if listens:
-                told.call("on_test_batch_begin", step, None)
-            self._test_step(batch)
-            if listens:
-                told.call("on_test_batch_end", step, self.read_logs())
-        logs = self.read_logs()
-        told.call("on_test_end", logs)
-        return logs
-
-    # --- evaluate and predict ------------------------------------------------------
-
-    def evaluate(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        verbose: Any = "auto",
-        sample_weight: Any = None,
-        steps: int | None = None,
-        callbacks: Any = None,
-        return_dict: bool = False,
-    ) -> Any:
-        """Measure loss and metrics.
-
-        Parameters
-        ----------
-        x, y, batch_size, sample_weight, callbacks : as in ``fit``
-        verbose : {"auto", 0, 1, 2}
-            Silent ("auto"), or a line.
-        steps : int, optional
-            Batches to use.
-        return_dict : bool
-            Return a dict instead of numbers.
-
-        Returns
-        -------
-        float, list of float, or dict
-            The loss; with metrics, a list that begins with it.
-        """
-        level = _verbosity(verbose, 0)
-        if steps is not None:
-            _check_integer("steps", steps, 1)
-        listed = callbacks_module.check(callbacks)
-        with self.model_context().lock:
-            source = data.source(x, y, sample_weight, batch_size)
-            self._ready(source, False, level)
-            told = CallbackList(listed, self, {"steps": steps or source.batches, "verbose": level})
-            logs = self._measure(source, steps, told)
-        if level:
-            print(", ".join(f"{key}: {value:.4g}" for key, value in logs.items()))
-        return _numbers(logs, return_dict)
-
-    def predict(
-        self,
-        x: Any,
-        batch_size: int | None = None,
-        verbose: Any = "auto",
-        steps: int | None = None,
-        callbacks: Any = None,
-    ) -> Any:
-        """Compute the model's output.
-
-        Parameters
-        ----------
-        x, batch_size, callbacks : as in ``fit``
-        verbose : ignored; predicting is silent
-        steps : int, optional
-            Batches to use.
-
-        Returns
-        -------
-        float32 array, one row a sample, never squeezed
-        """
-        _verbosity(verbose, 0)
-        if steps is not None:
-            _check_integer("steps", steps, 1)
-        listed = callbacks_module.check(callbacks)
-        with self.model_context().lock:
-            source = data.source(x, batch_size=batch_size)
-            self._predictable(source.peek())
-            told = CallbackList(listed, self, {"steps": steps or source.batches, "verbose": 0})
-            told.call("on_predict_begin", None)
-            parts = list(self._predictions(source, steps, told))
-            told.call("on_predict_end", None)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _predictions(
-        self, source: data.Source, steps: int | None, told: CallbackList
-    ) -> Iterator[Any]:
-        for step, batch in enumerate(source.epoch(None, steps)):
-            told.call("on_predict_batch_begin", step, None)
-            y = np.array(self.forward(self._load_input(batch), None, False)[0])
-            told.call("on_predict_batch_end", step, {"outputs": y})
-            yield y
-
-    def _predictable(self, batch: data.Batch) -> None:
-        self.output_shape_of(self._batch_shape(batch.x))
-        self.allocate()
-
-    def predict_on_batch(self, x: Any) -> Any:
-        """The model's output for one batch.
-
-        Parameters
-        ----------
-        x : array-like
-
-        Returns
-        -------
-        float32 array
-        """
-        with self.model_context().lock:
-            batch = data.source(x, batch_size=2**31 - 1).peek()
-            self._predictable(batch)
-            return np.array(self.forward(self._load_input(batch), None, False)[0])
 
     def train_on_batch(
         self,
@@ -488,49 +201,17 @@ class Training(Layer):
             self._ready(source, training, 0)
             self._reset_totals()
             (self._train_step if training else self._test_step)(source.peek())
-            return _numbers(self.read_logs(), return_dict)
-
-    # --- what Sequential adds ------------------------------------------------------
-
-    def model_context(self) -> Context:
-        """The context of the whole model."""
-        raise TypeError("Expected a Sequential. Received: a bare Training.")
-
-    def output_shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The output's shape for a batch of this shape, building the model if need be."""
-        raise TypeError("Expected a Sequential. Received: a bare Training.")
-
-    def last_activation(self) -> Any:
-        """The activation that the output comes from, or ``None``."""
-        raise TypeError("Expected a Sequential. Received: a bare Training.")
+            return numbers(self.read_logs(), return_dict)
 
 
-def _numbers(logs: dict[str, float], return_dict: bool) -> Any:
-    if return_dict:
-        return logs
-    values = list(logs.values())
-    return values[0] if len(values) == 1 else values
-
-
-def _unpack(validation_data: Any) -> tuple[Any, ...]:
+def _unpack(validation_data: Any) -> tuple[Any, Any, Any]:
+    """x, y and sample weights; a stream has the last two in its batches."""
     if isinstance(validation_data, tuple):
         if not 2 <= len(validation_data) <= 3:
             raise ValueError(
                 "validation_data: Expected (x, y) or (x, y, sample_weight). "
                 f"Received: {len(validation_data)} parts"
             )
-        return validation_data
-    return (validation_data,)
-
-
-def _verbosity(verbose: Any, automatic: int) -> int:
-    if verbose == "auto":
-        return automatic
-    if verbose not in (0, 1, 2):
-        raise ValueError(f"verbose: Expected 'auto', 0, 1 or 2. Received: {verbose!r}")
-    return int(verbose)
-
-
-def _check_integer(name: str, value: Any, minimum: int) -> None:
-    if not is_integer(value, minimum):
-        raise ValueError(f"{name}: Expected an integer of at least {minimum}. Received: {value!r}")
+        x, y, *w = validation_data
+        return x, y, w[0] if w else None
+    return validation_data, None, None

@@ -1,4 +1,4 @@
-"""What every kernel test does: fill outputs with NaN, compare with the reference, project gradients."""
+"""What every kernel test does: outputs full of NaN, a reference to meet, gradients to project."""
 
 import importlib
 from typing import Any

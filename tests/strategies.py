@@ -17,7 +17,14 @@ def windows(draw, dilated=True, longest=9):
     stride = draw(st.integers(1, 3))
     if draw(st.booleans()):
         kernel = draw(st.integers(1, (length - 1) // dilation + 1))
-        return length, kernel, stride, dilation, 0, (length - (kernel - 1) * dilation - 1) // stride + 1
+        return (
+            length,
+            kernel,
+            stride,
+            dilation,
+            0,
+            (length - (kernel - 1) * dilation - 1) // stride + 1,
+        )
     kernel = draw(st.integers(1, 4))
     outputs = -(-length // stride)
     missing = max((outputs - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)

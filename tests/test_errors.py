@@ -37,10 +37,20 @@ BAD_FITS = {
     "channels": (IMAGES.repeat(2, -1), LABELS, {}, "layer 'look': Expected inputs with 1 channels"),
     "too small": (IMAGES[:, :2, :2], LABELS, {}, "layer 'look': Expected inputs of at least"),
     "pooled away": (IMAGES[:, :3, :3], LABELS, {}, "layer 'shrink': Expected inputs of at least"),
-    "other size": (IMAGES[:, :6, :6], LABELS, {}, "layer 'decide': Expected inputs with 18 features"),
+    "other size": (
+        IMAGES[:, :6, :6],
+        LABELS,
+        {},
+        "layer 'decide': Expected inputs with 18 features",
+    ),
     "nan": (with_value(IMAGES, (5, 1, 1, 0), np.nan), LABELS, {"shuffle": False}, "5"),
     "infinity": (with_value(IMAGES, (7, 0, 0, 0), np.inf), LABELS, {"shuffle": False}, "7"),
-    "label too large": (IMAGES, with_value(LABELS, 4, 3), {"shuffle": False}, "labels from 0 to 2.*sample 4"),
+    "label too large": (
+        IMAGES,
+        with_value(LABELS, 4, 3),
+        {"shuffle": False},
+        "labels from 0 to 2.*sample 4",
+    ),
     "label negative": (IMAGES, with_value(LABELS, 0, -1), {}, "labels from 0 to 2"),
     "label not whole": (IMAGES, with_value(LABELS, 3, 0.5), {}, "whole"),
     "lengths": (IMAGES, LABELS[:-1], {}, "Expected"),
@@ -97,12 +107,21 @@ BAD_LAYERS = {
     "strides 0": (lambda: layers.Conv1D(2, 3, strides=0, name="l"), "strides"),
     "padding": (lambda: layers.Conv2D(2, 3, padding="full", name="l"), "padding"),
     "causal in 2D": (lambda: layers.Conv2D(2, 3, padding="causal", name="l"), "padding"),
-    "strides and dilation": (lambda: layers.Conv2D(2, 3, strides=2, dilation_rate=2, name="l"), "strides"),
+    "strides and dilation": (
+        lambda: layers.Conv2D(2, 3, strides=2, dilation_rate=2, name="l"),
+        "strides",
+    ),
     "groups": (lambda: layers.Conv2D(3, 3, groups=2, name="l"), "filters"),
-    "channels first": (lambda: layers.Conv2D(2, 3, data_format="channels_first", name="l"), "data_format"),
+    "channels first": (
+        lambda: layers.Conv2D(2, 3, data_format="channels_first", name="l"),
+        "data_format",
+    ),
     "activation": (lambda: layers.Conv2D(2, 3, activation="rleu", name="l"), "activation"),
     "initializer": (lambda: layers.Dense(2, kernel_initializer="he", name="l"), "layer 'l'"),
-    "regularizer": (lambda: layers.Dense(2, kernel_regularizer="l2", name="l"), "kernel_regularizer"),
+    "regularizer": (
+        lambda: layers.Dense(2, kernel_regularizer="l2", name="l"),
+        "kernel_regularizer",
+    ),
     "units": (lambda: layers.Dense(-1, name="l"), "units"),
     "units bool": (lambda: layers.Dense(True, name="l"), "units"),
     "pool": (lambda: layers.MaxPooling2D(0, name="l"), "pool_size"),
@@ -122,7 +141,9 @@ BAD_LAYERS = {
 @pytest.mark.parametrize("case", BAD_LAYERS)
 def test_a_bad_layer_is_refused_by_name(case):
     make, message = BAD_LAYERS[case]
-    with pytest.raises((ValueError, TypeError), match=rf"layer 'l'.*Expected.*{message}|{message}") as error:
+    with pytest.raises(
+        (ValueError, TypeError), match=rf"layer 'l'.*Expected.*{message}|{message}"
+    ) as error:
         make()
     assert "'l'" in str(error.value)
     assert "Received" in str(error.value)

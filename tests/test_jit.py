@@ -31,8 +31,12 @@ def run(code, root=ROOT, **environment):
     """Run a script in a fresh process; its output."""
     variables = {**os.environ, "PYTHONPATH": str(root), **environment}
     done = subprocess.run(
-        [sys.executable, "-c", RUN + code], env=variables, capture_output=True,
-        text=True, timeout=240, cwd=root,
+        [sys.executable, "-c", RUN + code],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=root,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

@@ -10,7 +10,9 @@ from strategies import convolutions, seeds
 DEVICES = ["numpy", "cpu"]
 
 
-def geometry(N=1, D=(1, 5, 5), C=1, F=1, K=(1, 3, 3), S=(1, 1, 1), L=(1, 1, 1), P=(0, 0, 0), O=None, G=1):
+def geometry(
+    N=1, D=(1, 5, 5), C=1, F=1, K=(1, 3, 3), S=(1, 1, 1), L=(1, 1, 1), P=(0, 0, 0), O=None, G=1
+):
     """A convolution's integers; outputs without padding unless given."""
     if O is None:
         O = tuple((d - (k - 1) * l - 1) // s + 1 for d, k, s, l in zip(D, K, S, L))
@@ -64,7 +66,12 @@ def test_worked_example(device):
     conv = Convolution(device, g)
     y = conv.forward(x, w, np.array([-30], np.float32))
     assert y.ravel().tolist() == [27 - 30, 37 - 30, 57 - 30, 67 - 30]
-    assert conv.forward(x, w, np.array([-40], np.float32), relu=1).ravel().tolist() == [0, 0, 17, 27]
+    assert conv.forward(x, w, np.array([-40], np.float32), relu=1).ravel().tolist() == [
+        0,
+        0,
+        17,
+        27,
+    ]
     dy = np.array([1, 0, 0, 10], np.float32).reshape(y.shape)
     assert conv.backward_input(dy, w).ravel().tolist() == [1, 2, 0, 3, 14, 20, 0, 30, 40]
     dw, db = conv.backward_weight(x, dy)
@@ -79,7 +86,9 @@ def test_worked_example(device):
 @example(geometry(N=5, D=(1, 9, 17), K=(1, 1, 1), C=19, F=70), 3)  # one matrix product
 @example(geometry(N=2, D=(1, 12, 30), K=(1, 3, 3), C=40, F=50, P=(0, 1, 1), O=(1, 12, 30)), 4)
 @example(geometry(N=7, D=(1, 28, 28), K=(1, 3, 3), C=1, F=8), 5)  # a first layer: batch in parts
-@example(geometry(N=2, D=(1, 1, 40), K=(1, 1, 5), L=(1, 1, 2), C=6, F=4, P=(0, 0, 8), O=(1, 1, 40)), 6)
+@example(
+    geometry(N=2, D=(1, 1, 40), K=(1, 1, 5), L=(1, 1, 2), C=6, F=4, P=(0, 0, 8), O=(1, 1, 40)), 6
+)
 def test_cpu_equals_reference_exactly_on_integers(g, seed):
     rng = np.random.default_rng(seed)
     x, w, b, dy = arrays(g, integer_valued, rng, bias=seed % 2 == 0)
@@ -87,7 +96,9 @@ def test_cpu_equals_reference_exactly_on_integers(g, seed):
     cpu, reference = Convolution("cpu", g), Convolution("numpy", g)
     np.testing.assert_array_equal(cpu.forward(x, w, b, relu), reference.forward(x, w, b, relu))
     np.testing.assert_array_equal(cpu.backward_input(dy, w), reference.backward_input(dy, w))
-    for ours, theirs in zip(cpu.backward_weight(x, dy, b.size), reference.backward_weight(x, dy, b.size)):
+    for ours, theirs in zip(
+        cpu.backward_weight(x, dy, b.size), reference.backward_weight(x, dy, b.size)
+    ):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -99,7 +110,9 @@ def test_cpu_is_within_rounding_of_the_float64_reference(g, seed):
     size = [np.abs(a) for a in wide]
     cpu, reference = Convolution("cpu", g), Convolution("numpy", g)
     terms = int(np.prod(g["K"])) * g["C"]
-    assert_within(cpu.forward(x, w, b), reference.forward(*wide[:3]), terms, reference.forward(*size[:3]))
+    assert_within(
+        cpu.forward(x, w, b), reference.forward(*wide[:3]), terms, reference.forward(*size[:3])
+    )
     terms = int(np.prod(g["K"])) * g["F"]
     assert_within(
         cpu.backward_input(dy, w),
@@ -121,9 +134,15 @@ def test_gradients_of_the_reference(g, seed):
     rng = np.random.default_rng(seed)
     x, w, b, _ = arrays(g, normal, rng, dtype=np.float64)
     conv = Convolution("numpy", g)
-    check_gradient(lambda x: conv.forward(x, w, b), lambda x, dy: conv.backward_input(dy, w), x, rng)
-    check_gradient(lambda w: conv.forward(x, w, b), lambda w, dy: conv.backward_weight(x, dy)[0], w, rng)
-    check_gradient(lambda b: conv.forward(x, w, b), lambda b, dy: conv.backward_weight(x, dy)[1], b, rng)
+    check_gradient(
+        lambda x: conv.forward(x, w, b), lambda x, dy: conv.backward_input(dy, w), x, rng
+    )
+    check_gradient(
+        lambda w: conv.forward(x, w, b), lambda w, dy: conv.backward_weight(x, dy)[0], w, rng
+    )
+    check_gradient(
+        lambda b: conv.forward(x, w, b), lambda b, dy: conv.backward_weight(x, dy)[1], b, rng
+    )
 
 
 @settings(max_examples=10)

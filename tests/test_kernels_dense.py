@@ -51,7 +51,9 @@ def test_cpu_equals_reference_exactly_on_integers(shape, seed, bias, relu):
     x, w, dy = (integer_valued(rng, *s) for s in ((N, C), (C, F), (N, F)))
     b = integer_valued(rng, F if bias else 0)
     np.testing.assert_array_equal(forward("cpu", x, w, b, relu), forward("numpy", x, w, b, relu))
-    for ours, reference in zip(backward("cpu", x, w, dy, bias), backward("numpy", x, w, dy, bias), strict=True):
+    for ours, reference in zip(
+        backward("cpu", x, w, dy, bias), backward("numpy", x, w, dy, bias), strict=True
+    ):
         np.testing.assert_array_equal(ours, reference)
 
 
@@ -61,7 +63,9 @@ def test_cpu_is_within_rounding_of_the_float64_reference(shape, seed):
     N, C, F = shape
     x, w, b, dy = (normal(rng, *s) for s in ((N, C), (C, F), (F,), (N, F)))
     wide = [a.astype(np.float64) for a in (x, w, b, dy)]
-    assert_within(forward("cpu", x, w, b), forward("numpy", *wide[:3]), C, np.abs(x) @ np.abs(w) + np.abs(b))
+    assert_within(
+        forward("cpu", x, w, b), forward("numpy", *wide[:3]), C, np.abs(x) @ np.abs(w) + np.abs(b)
+    )
     dx, dw, db = backward("cpu", x, w, dy)
     ex, ew, eb = backward("numpy", wide[0], wide[1], wide[3])
     assert_within(dx, ex, F, np.abs(dy) @ np.abs(w).T)
@@ -74,9 +78,15 @@ def test_gradients_of_the_reference(shape, seed):
     rng = np.random.default_rng(seed)
     N, C, F = shape
     x, w, b = (normal(rng, *s, dtype=np.float64) for s in ((N, C), (C, F), (F,)))
-    check_gradient(lambda x: forward("numpy", x, w, b), lambda x, dy: backward("numpy", x, w, dy)[0], x, rng)
-    check_gradient(lambda w: forward("numpy", x, w, b), lambda w, dy: backward("numpy", x, w, dy)[1], w, rng)
-    check_gradient(lambda b: forward("numpy", x, w, b), lambda b, dy: backward("numpy", x, w, dy)[2], b, rng)
+    check_gradient(
+        lambda x: forward("numpy", x, w, b), lambda x, dy: backward("numpy", x, w, dy)[0], x, rng
+    )
+    check_gradient(
+        lambda w: forward("numpy", x, w, b), lambda w, dy: backward("numpy", x, w, dy)[1], w, rng
+    )
+    check_gradient(
+        lambda b: forward("numpy", x, w, b), lambda b, dy: backward("numpy", x, w, dy)[2], b, rng
+    )
 
 
 def test_nan_passes_through_relu():

@@ -8,6 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import seeds
 
+from minicnnrnn.kernels.jit import JIT
+
 DEVICES = ["numpy", "cpu"]
 # Optimizer, which of its slots exist, its own rates, its integers.
 CASES = {
@@ -67,8 +69,8 @@ class Optimizer:
 def test_worked_example(device, case, after_one, after_two):
     optimizer = Optimizer(case, device, np.zeros(1, np.float32))
     g = np.array([2], np.float32)
-    np.testing.assert_allclose(optimizer.step(g), [after_one], rtol=1e-6)
-    np.testing.assert_allclose(optimizer.step(g), [after_two], rtol=1e-6)
+    np.testing.assert_allclose(optimizer.step(g), [after_one], rtol=1e-5)
+    np.testing.assert_allclose(optimizer.step(g), [after_two], rtol=1e-5)
     assert optimizer.moves.tolist() == [2]
 
 
@@ -115,10 +117,15 @@ def test_nan_stays(case):
     assert np.flatnonzero(np.isnan(w)).tolist() == [3, 69]
 
 
+@pytest.mark.skipif(not JIT, reason="threads need compiled kernels")
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_bits_on_one_thread_and_on_all(case):
     rng = np.random.default_rng(0)
-    w, g, segments = normal(rng, 70_000), normal(rng, 70_000), np.array([[7, 33_333, 1], [33_344, 70_000, 0]])
+    w, g, segments = (
+        normal(rng, 70_000),
+        normal(rng, 70_000),
+        np.array([[7, 33_333, 1], [33_344, 70_000, 0]]),
+    )
     results = []
     for threads in (1, numba.config.NUMBA_NUM_THREADS):
         numba.set_num_threads(threads)

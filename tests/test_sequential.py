@@ -66,7 +66,9 @@ def test_build_and_first_data_give_the_same_model():
 
 
 def test_a_failed_build_leaves_the_model_unbuilt_and_usable():
-    model = Sequential([layers.Conv2D(2, 3), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(1)])
+    model = Sequential(
+        [layers.Conv2D(2, 3), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(1)]
+    )
     with pytest.raises(ValueError, match="extent"):
         model.build((None, 4, 4, 1))
     assert not model.built

@@ -7,7 +7,9 @@ from minicnnrnn import Sequential, callbacks, layers, losses, metrics, optimizer
 
 
 def classifier(activation="softmax", units=3, seed=0):
-    return Sequential([layers.Dense(8, activation="relu"), layers.Dense(units, activation)], seed=seed)
+    return Sequential(
+        [layers.Dense(8, activation="relu"), layers.Dense(units, activation)], seed=seed
+    )
 
 
 @pytest.fixture
@@ -32,7 +34,9 @@ def blobs():
         ("linear", 1, lambda y: y * 0.5, "mean_squared_error", "mae"),
     ],
 )
-def test_a_model_never_compiled_says_what_it_chose(blobs, capsys, activation, units, targets, loss, metric):
+def test_a_model_never_compiled_says_what_it_chose(
+    blobs, capsys, activation, units, targets, loss, metric
+):
     x, y = blobs
     model = classifier(activation, units)
     history = model.fit(x, targets(y), epochs=3, verbose=2).history
@@ -59,7 +63,9 @@ def test_compile_without_a_loss_keeps_rmsprop_and_infers(blobs, capsys):
     model = classifier()
     model.compile(metrics=["acc"])
     model.fit(*blobs, verbose=2)
-    assert "Compiled without a loss, so: sparse_categorical_crossentropy." in capsys.readouterr().out
+    assert (
+        "Compiled without a loss, so: sparse_categorical_crossentropy." in capsys.readouterr().out
+    )
     assert isinstance(model.optimizer, optimizers.RMSprop)
     assert set(model.history.history) == {"loss", "acc"}
 
@@ -69,7 +75,11 @@ def test_compile_without_a_loss_keeps_rmsprop_and_infers(blobs, capsys):
 
 def test_history_keys_are_as_typed(blobs):
     model = classifier()
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["acc", metrics.SparseTopKCategoricalAccuracy(2)])
+    model.compile(
+        "adam",
+        "sparse_categorical_crossentropy",
+        metrics=["acc", metrics.SparseTopKCategoricalAccuracy(2)],
+    )
     history = model.fit(*blobs, epochs=2, validation_split=0.2, verbose=0)
     keys = ["loss", "acc", "sparse_top_k_categorical_accuracy"]
     assert list(history.history) == keys + [f"val_{key}" for key in keys]
@@ -111,7 +121,12 @@ def test_generators_and_iterables(blobs):
     by_arrays.fit(x, y, batch_size=30, epochs=2, shuffle=False, verbose=0)
     by_generator.fit(endless(), epochs=2, steps_per_epoch=3, validation_data=endless(),
                      validation_steps=2, verbose=0)  # fmt: skip
-    by_list.fit([(x[i : i + 30], y[i : i + 30]) for i in range(0, 90, 30)], epochs=2, shuffle=False, verbose=0)
+    by_list.fit(
+        [(x[i : i + 30], y[i : i + 30]) for i in range(0, 90, 30)],
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+    )
     for a, b, c in zip(by_arrays.get_weights(), by_generator.get_weights(), by_list.get_weights()):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
@@ -149,7 +164,9 @@ def test_weights_of_time_steps():
     rng = np.random.default_rng(0)
     x, y, w = rng.normal(size=(6, 4, 3)), rng.normal(size=(6, 4, 2)), rng.random((6, 4))
     model = Sequential([layers.GRU(5, return_sequences=True), layers.Dense(2)], seed=0)
-    model.compile("sgd", "mse", metrics=["mse"], weighted_metrics=[metrics.MeanSquaredError("weighted")])
+    model.compile(
+        "sgd", "mse", metrics=["mse"], weighted_metrics=[metrics.MeanSquaredError("weighted")]
+    )
     p = model.predict(x)
     errors = ((p - y) ** 2).mean(-1)
     loss, plain, weighted = model.evaluate(x, y, sample_weight=w)
@@ -187,7 +204,10 @@ def test_epochs_initial_epoch_and_stopping(blobs):
             self.model.stop_training = epoch == 3
 
     model = classifier()
-    assert model.fit(*blobs, epochs=9, initial_epoch=2, callbacks=[Stop()], verbose=0).epoch == [2, 3]
+    assert model.fit(*blobs, epochs=9, initial_epoch=2, callbacks=[Stop()], verbose=0).epoch == [
+        2,
+        3,
+    ]
     assert model.fit(*blobs, epochs=0, verbose=0).epoch == []
 
 
@@ -255,7 +275,12 @@ def test_a_repeated_train_step_allocates_no_arrays():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(32, 16, 16, 3)).astype(np.float32), rng.integers(0, 3, 32)
     model = Sequential(
-        [layers.Conv2D(16, 3, activation="relu"), layers.MaxPooling2D(), layers.Flatten(), layers.Dense(3, "softmax")],
+        [
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(3, "softmax"),
+        ],
         seed=0,
     )
     for _ in range(3):

@@ -521,7 +521,11 @@ def _weight_range(start, stop, worker, dw, x, dy, ws, sizes, kernel, steps, plac
                 a, origin, line, plane = ws, band, width * C, read * width * C
             packed = -1
             for tile in range(first, last):
-                g, p, tap = tile // (panels(FG) * kernel_rows), tile // kernel_rows, tile % kernel_rows
+                g, p, tap = (
+                    tile // (panels(FG) * kernel_rows),
+                    tile // kernel_rows,
+                    tile % kernel_rows,
+                )
                 p %= panels(FG)
                 columns = min(PANEL, FG - p * PANEL)
                 ldb = panel_width(columns)

@@ -15,6 +15,7 @@ tiles: the same bits for any tile and any number of threads.
 This is the only file with raw addresses.
 """
 
+import collections
 import ctypes
 from typing import Any
 
@@ -24,7 +25,17 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnnrnn.kernels.jit import INT, JIT, MAX_WORKERS, SIMD, VECTOR_WIDTH, cpu, inner, once, split
+from minicnnrnn.kernels.jit import (
+    INT,
+    JIT,
+    MAX_WORKERS,
+    SIMD,
+    VECTOR_WIDTH,
+    cpu,
+    inner,
+    once,
+    split,
+)
 
 PANEL = 2 * VECTOR_WIDTH
 # Tiles of rows x two vectors, and of rows x one vector. The accumulators and the operands of
@@ -164,9 +175,7 @@ class _TileEmitter:
 
         def rectified() -> list[list[ir.Value]]:
             def relu(i: int, j: int) -> ir.Value:  # a NaN compares false and so stays
-                return builder.select(
-                    builder.fcmp_ordered("<", sums[i][j], zero), zero, sums[i][j]
-                )
+                return builder.select(builder.fcmp_ordered("<", sums[i][j], zero), zero, sums[i][j])
 
             return self.grid(relu)
 
@@ -230,15 +239,16 @@ else:  # the plain Python twins
 
     def floats(address: int) -> Any:
         """Memory from an address on, as an array without an end."""
-        return np.ctypeslib.as_array((ctypes.c_float * 2**28).from_address(address))
+        return np.ctypeslib.as_array((ctypes.c_float * 2**28).from_address(int(address)))
 
     def integers(address: int) -> Any:
-        return np.ctypeslib.as_array((ctypes.c_int64 * 2**20).from_address(address))
+        return np.ctypeslib.as_array((ctypes.c_int64 * 2**20).from_address(int(address)))
 
-    _tile_on_stack = np.zeros(TILE_FLOATS, np.float32)
+    _stack: collections.deque[Any] = collections.deque(maxlen=64)  # deeper than calls nest
 
     def _stack_floats(count: int) -> int:
-        return _tile_on_stack.ctypes.data
+        _stack.append(np.zeros(TILE_FLOATS, np.float32))
+        return int(_stack[-1].ctypes.data)
 
     def _tile(rows: int, wide: int, arguments: tuple[int, ...]) -> None:
         c, ldc, a, am, ak, ao, b, ldb, br, K, R, bias, flags = arguments

@@ -28,8 +28,8 @@ import numba
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils
-from numba.core.ccallback import CFunc
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache, _CacheLocator
+from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
@@ -146,7 +146,7 @@ class _CacheImpl(CompileResultCacheImpl):
         finally:
             numba.config.CACHE_LOCATOR_CLASSES = configured
 
-    _locator_classes = [_Locator]
+    _locator_classes = (_Locator,)
 
 
 class _KernelCache(FunctionCache):
@@ -244,7 +244,11 @@ def once(count: int, **flags: Any) -> Callable[[Any], Any]:
             cell.value = compiled.address
             call.compiled = compiled
 
-        trampoline = prototype(lambda *arguments: (bind(), prototype(cell.value)(*arguments))[1])
+        def first_call(*arguments: int) -> None:
+            bind()
+            prototype(cell.value or 0)(*arguments)
+
+        trampoline = prototype(first_call)
         cell.value = ctypes.cast(trampoline, ctypes.c_void_p).value
         llvm.add_symbol(symbol, ctypes.addressof(cell))
         _bindings.append(compile_once)

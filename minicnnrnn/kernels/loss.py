@@ -107,7 +107,7 @@ def binary_crossentropy_forward_numpy(values, y, t, mode):
         ``PROBABILITIES``, ``LOGITS`` or ``FUSED``.
     """
     if mode == LOGITS:
-        terms = np.maximum(y, 0) - y * t + np.log1p(np.exp(-np.abs(y)))
+        terms = y * ((y >= 0) - t) + np.log1p(np.exp(-np.abs(y)))
     else:
         p, _ = _clipped(y)
         terms = -(t * np.log(p) + (1 - t) * np.log(1 - p))
@@ -395,8 +395,9 @@ def _binary_values(start, stop, worker, values, y, t, mode):
         if mode == LOGITS:
             for c in range(row.size):
                 z = row[c]
-                total += _log1p(exp(z if z < ZERO else -z)) + (ZERO if z < ZERO else z)
-                total -= z * target[c]
+                # max(z, 0) - z t as a product: no large terms that cancel
+                total += _log1p(exp(z if z < ZERO else -z))
+                total += z * ((ZERO if z < ZERO else ONE) - target[c])
         else:
             for c in range(row.size):
                 p = _clip(row[c])
@@ -416,9 +417,9 @@ def _binary_gradients(start, stop, worker, dy, y, t, weights, mode):
         scale = weights[r] / np.float32(row.size)
         if mode == PROBABILITIES:
             for c in range(row.size):
-                p = row[c]
+                p = _clip(row[c])
                 gradient = (p - target[c]) / (p * (ONE - p))
-                out[c] = scale * (ZERO if _clipped_away(p) else gradient)
+                out[c] = scale * (ZERO if _clipped_away(row[c]) else gradient)
         elif mode == LOGITS:
             for c in range(row.size):
                 out[c] = scale * (sigmoid(row[c]) - target[c])

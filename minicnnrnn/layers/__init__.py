@@ -21,6 +21,8 @@ from minicnnrnn.layers.pool import (
 from minicnnrnn.layers.recurrent import GRU, LSTM, SimpleRNN
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "Activation",
     "AveragePooling1D",
     "AveragePooling2D",
@@ -31,7 +33,6 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
-    "GRU",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlobalAveragePooling3D",
@@ -40,7 +41,6 @@ __all__ = [
     "GlobalMaxPooling3D",
     "Input",
     "InputLayer",
-    "LSTM",
     "Layer",
     "MaxPooling1D",
     "MaxPooling2D",

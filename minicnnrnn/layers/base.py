@@ -140,7 +140,9 @@ class Layer:
     def _declared(
         self, input_shape: Any, input_dim: Any, batch_shape: Any, batch_input_shape: Any
     ) -> Shape | None:
-        given = [s for s in (input_shape, input_dim, batch_shape, batch_input_shape) if s is not None]
+        given = [
+            s for s in (input_shape, input_dim, batch_shape, batch_input_shape) if s is not None
+        ]
         if not given:
             return None
         if len(given) > 1:
@@ -243,7 +245,7 @@ class Layer:
         return self.device.kernels
 
     def buffer(self, name: str, *shape: int, dtype: Any = np.float32) -> Any:
-        """This layer's memory of that name, as a view of that shape."""
+        """Memory of the layer of that name, as a view of that shape."""
         found = self._buffers.get(name)
         if found is None:
             found = self._buffers[name] = Buffer(self.device, dtype)
@@ -358,7 +360,9 @@ class Layer:
         training : bool
             Whether ``backward`` may follow, and whether random layers are active.
         """
-        raise TypeError(f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}")
+        raise TypeError(
+            f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}"
+        )
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Go back: fill the gradients of the weights, return that of the input.
@@ -371,7 +375,9 @@ class Layer:
             ``False`` saves the work where nobody asks for it, as in a first layer; the result
             is ``None`` then.
         """
-        raise TypeError(f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}")
+        raise TypeError(
+            f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}"
+        )
 
     def __call__(self, x: Any, training: bool = False, mask: Any = None) -> Any:
         """Apply the layer to an array, building it first if need be; returns a new array."""

@@ -1,6 +1,5 @@
 """Conv1D, Conv2D, Conv3D."""
 
-import math
 from typing import Any
 
 from minicnnrnn import shapes
@@ -74,13 +73,17 @@ class Conv(Layer):
     def check_input(self, input_shape: Shape) -> None:
         """The right rank, known channels, and no spatial axis smaller than the kernel."""
         if len(input_shape) != self.rank + 2 or input_shape[-1] is None:
-            axes = ", ".join(["length", "height, width", "depth, height, width"][self.rank - 1 :][:1])
+            axes = ", ".join(
+                ["length", "height, width", "depth, height, width"][self.rank - 1 :][:1]
+            )
             self.fail(f"inputs (batch, {axes}, channels) with known channels", input_shape)
-        channels = input_shape[-1]
+        channels = int(input_shape[-1] or 0)
         if channels % self.groups:
             self.fail(f"channels to be a multiple of groups={self.groups}", input_shape)
         if self.built and channels != self.weights[0].shape[-2] * self.groups:
-            self.fail(f"inputs with {self.weights[0].shape[-2] * self.groups} channels", input_shape)
+            self.fail(
+                f"inputs with {self.weights[0].shape[-2] * self.groups} channels", input_shape
+            )
         if any(n is not None and n < 1 for n in self.compute_output_shape(input_shape)[1:]):
             reach = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate))
             self.fail(f"inputs of at least the kernel's extent {reach}", input_shape)

@@ -49,7 +49,9 @@ class InputLayer(Layer):
         if dtype not in (None, "float32", "int32", "int64"):
             self.fail("dtype 'float32' or 'int32'", repr(dtype))
         if (shape is None) == (batch_shape is None):
-            self.fail("either shape or batch_shape", f"shape={shape!r}, batch_shape={batch_shape!r}")
+            self.fail(
+                "either shape or batch_shape", f"shape={shape!r}, batch_shape={batch_shape!r}"
+            )
         if batch_shape is None:
             if not isinstance(shape, tuple | list):
                 self.fail("shape to be a tuple, such as (28, 28, 1)", repr(shape))

@@ -51,7 +51,7 @@ class Pooling(Layer):
         self.padding = padding
         self._plans: dict[tuple[int, ...], Any] = {}
 
-    def windows(self, spatial: Shape) -> tuple[Shape, Shape]:
+    def windows(self, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Size and strides of the windows on an image of this size."""
         return self.pool_size, self.strides
 
@@ -63,10 +63,9 @@ class Pooling(Layer):
             self.fail(f"inputs of at least pool_size={self.pool_size}", input_shape)
 
     def _lengths(self, spatial: Shape) -> tuple[int | None, ...]:
-        sizes, strides = self.windows(spatial)
         return tuple(
             shapes.output_length(n, k, s, 1, self.padding)
-            for n, k, s in zip(spatial, sizes, strides)
+            for n, k, s in zip(spatial, self.pool_size, self.strides)
         )
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -136,7 +135,7 @@ class GlobalPooling(Pooling):
         super().__init__(1, data_format=data_format, **kwargs)
         self.keepdims = bool(keepdims)
 
-    def windows(self, spatial: Shape) -> tuple[Shape, Shape]:
+    def windows(self, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """One window: the image."""
         return spatial, spatial
 
@@ -149,10 +148,10 @@ class GlobalPooling(Pooling):
         return (input_shape[0], *ones, input_shape[-1])
 
 
-
-
 class MaxPooling1D(Pooling):
-    """The maximum over windows of steps: (batch, steps, channels) to (batch, ..., channels).
+    """The maximum over windows of steps.
+
+    (batch, steps, channels) to (batch, ..., channels).
 
     Parameters and behaviour are those of ``Pooling``.
 
@@ -168,7 +167,9 @@ class MaxPooling1D(Pooling):
 
 
 class MaxPooling2D(Pooling):
-    """The maximum over windows of pixels: (batch, height, width, channels) to (batch, ..., channels).
+    """The maximum over windows of pixels.
+
+    (batch, height, width, channels) to (batch, ..., channels).
 
     Parameters and behaviour are those of ``Pooling``.
 
@@ -184,7 +185,9 @@ class MaxPooling2D(Pooling):
 
 
 class MaxPooling3D(Pooling):
-    """The maximum over windows of voxels: (batch, depth, height, width, channels) to (batch, ..., channels).
+    """The maximum over windows of voxels.
+
+    (batch, depth, height, width, channels) to (batch, ..., channels).
 
     Parameters and behaviour are those of ``Pooling``.
 
@@ -200,7 +203,9 @@ class MaxPooling3D(Pooling):
 
 
 class AveragePooling1D(Pooling):
-    """The average over windows of steps: (batch, steps, channels) to (batch, ..., channels).
+    """The average over windows of steps.
+
+    (batch, steps, channels) to (batch, ..., channels).
 
     Parameters and behaviour are those of ``Pooling``.
 
@@ -216,7 +221,9 @@ class AveragePooling1D(Pooling):
 
 
 class AveragePooling2D(Pooling):
-    """The average over windows of pixels: (batch, height, width, channels) to (batch, ..., channels).
+    """The average over windows of pixels.
+
+    (batch, height, width, channels) to (batch, ..., channels).
 
     Parameters and behaviour are those of ``Pooling``.
 
@@ -232,7 +239,9 @@ class AveragePooling2D(Pooling):
 
 
 class AveragePooling3D(Pooling):
-    """The average over windows of voxels: (batch, depth, height, width, channels) to (batch, ..., channels).
+    """The average over windows of voxels.
+
+    (batch, depth, height, width, channels) to (batch, ..., channels).
 
     Parameters and behaviour are those of ``Pooling``.
 
@@ -248,7 +257,9 @@ class AveragePooling3D(Pooling):
 
 
 class GlobalMaxPooling1D(GlobalPooling):
-    """The maximum over all steps: (batch, steps, channels) to (batch, channels).
+    """The maximum over all steps.
+
+    (batch, steps, channels) to (batch, channels).
 
     Parameters and behaviour are those of ``GlobalPooling``.
 
@@ -264,7 +275,9 @@ class GlobalMaxPooling1D(GlobalPooling):
 
 
 class GlobalMaxPooling2D(GlobalPooling):
-    """The maximum over all pixels: (batch, height, width, channels) to (batch, channels).
+    """The maximum over all pixels.
+
+    (batch, height, width, channels) to (batch, channels).
 
     Parameters and behaviour are those of ``GlobalPooling``.
 
@@ -280,7 +293,9 @@ class GlobalMaxPooling2D(GlobalPooling):
 
 
 class GlobalMaxPooling3D(GlobalPooling):
-    """The maximum over all voxels: (batch, depth, height, width, channels) to (batch, channels).
+    """The maximum over all voxels.
+
+    (batch, depth, height, width, channels) to (batch, channels).
 
     Parameters and behaviour are those of ``GlobalPooling``.
 
@@ -296,7 +311,9 @@ class GlobalMaxPooling3D(GlobalPooling):
 
 
 class GlobalAveragePooling1D(GlobalPooling):
-    """The average over all steps: (batch, steps, channels) to (batch, channels).
+    """The average over all steps.
+
+    (batch, steps, channels) to (batch, channels).
 
     Parameters and behaviour are those of ``GlobalPooling``.
 
@@ -312,7 +329,9 @@ class GlobalAveragePooling1D(GlobalPooling):
 
 
 class GlobalAveragePooling2D(GlobalPooling):
-    """The average over all pixels: (batch, height, width, channels) to (batch, channels).
+    """The average over all pixels.
+
+    (batch, height, width, channels) to (batch, channels).
 
     Parameters and behaviour are those of ``GlobalPooling``.
 
@@ -328,7 +347,9 @@ class GlobalAveragePooling2D(GlobalPooling):
 
 
 class GlobalAveragePooling3D(GlobalPooling):
-    """The average over all voxels: (batch, depth, height, width, channels) to (batch, channels).
+    """The average over all voxels.
+
+    (batch, depth, height, width, channels) to (batch, channels).
 
     Parameters and behaviour are those of ``GlobalPooling``.
 

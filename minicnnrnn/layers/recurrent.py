@@ -136,7 +136,7 @@ class Recurrent(Layer):
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Go back in time; then the weights' gradients, as one product over all steps."""
         x, states, gates, mask, ws = self._saved
-        N, T, C = x.shape
+        N = len(x)
         w, u = (weight.value for weight in self.weights[:2])
         dx = self.buffer("dx", *x.shape) if input_gradient else self.buffer("no dx", 0, 0, 0)
         dy3 = dy.reshape(N, -1, self.units)

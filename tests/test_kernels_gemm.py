@@ -1,0 +1,117 @@
+"""The building block: every tile, every flag, and the products made of it."""
+
+import numpy as np
+import pytest
+from checks import integer_valued, nans
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from strategies import seeds
+
+from minicnnrnn.kernels import gemm
+from minicnnrnn.kernels.jit import cpu
+
+
+@cpu
+def block(c, ldc, M, columns, a, am, ak, ws, b, ldb, br, K, R, bias, flags):
+    gemm.block(c, 0, ldc, M, columns, a, 0, am, ak, ws, 0, b, 0, ldb, br, K, R, bias, 0, flags)
+
+
+@cpu
+def set_offsets(ws, offsets):
+    for r in range(len(offsets)):
+        gemm.set_offset(ws, 0, r, offsets[r])
+
+
+@cpu
+def product(c, a, b, bias, flags, ws):
+    M, K = a.shape
+    N = b.shape[1]
+    gemm.pack(ws, 0, b, 0, N, 1, K, N)
+    gemm.product(c, 0, N, a, 0, K, 1, ws, 0, M, N, K, bias, flags)
+
+
+@cpu
+def product_transposed(c, a, b, ws):
+    K, M = a.shape
+    gemm.product_transposed(c, 0, a, 0, b, 0, M, b.shape[1], K, ws, 0)
+
+
+@cpu
+def sum_rows(total, x, ws):
+    gemm.sum_rows(total, x, x.shape[0], x.shape[1], ws, 0)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 40), st.integers(1, gemm.PANEL), st.integers(1, 9), st.integers(1, 4),
+    st.sampled_from([0, 1]), st.booleans(), st.booleans(), seeds,
+)  # fmt: skip
+@example(1, 1, 1, 1, 0, True, True, 0)
+@example(29, gemm.PANEL, 9, 4, 1, False, True, 1)
+@example(13, gemm.VECTOR_WIDTH, 5, 2, 0, True, False, 2)
+def test_a_block_is_its_definition(M, columns, K, R, accumulate, bias, relu, seed):
+    rng = np.random.default_rng(seed)
+    am, ak, ldc = int(rng.integers(1, 5)), int(rng.integers(1, 5)), columns + 3
+    ldb = gemm.PANEL if columns > gemm.VECTOR_WIDTH else gemm.VECTOR_WIDTH
+    offsets = rng.integers(0, 50, R)
+    a = integer_valued(rng, 50 + M * am + K * ak)
+    b, beta = integer_valued(rng, R, K, ldb), integer_valued(rng, columns)
+    c = integer_valued(rng, M, ldc) if accumulate else nans(M, ldc)
+    expected = c.copy()
+    start = c[:, :columns] if accumulate else np.zeros((M, columns), np.float32)
+    add_bias = bias and not accumulate
+    total = start + (beta if add_bias else 0)
+    for r in range(R):
+        rows = a[offsets[r] + np.arange(M)[:, None] * am + np.arange(K) * ak]
+        total = total + rows @ b[r, :, :columns]
+    expected[:, :columns] = np.maximum(total, 0) if relu else total
+    flags = gemm.ACCUMULATE * accumulate + gemm.ADD_BIAS * add_bias + gemm.RELU * relu
+    ws = nans(2 * R)
+    set_offsets(ws, offsets)
+    block(c, ldc, M, columns, a, am, ak, ws, b, ldb, K * ldb, K, R, beta, int(flags))
+    np.testing.assert_array_equal(c, expected)  # the columns behind `columns` are untouched
+
+
+@given(st.integers(1, 120), st.integers(1, 80), st.integers(1, 60), seeds, st.booleans())
+@example(1, 1, 1, 0, True)
+@example(97, 300, 3 * gemm.PANEL + 1, 1, False)  # a second block of rows, a second block of depth
+def test_products_are_numpys(M, K, N, seed, bias):
+    rng = np.random.default_rng(seed)
+    a, b, beta = (integer_valued(rng, *s) for s in ((M, K), (K, N), (N,)))
+    c, ws = nans(M, N), nans(K * (N + gemm.PANEL))
+    product(c, a, b, beta, gemm.ADD_BIAS if bias else gemm.OVERWRITE, ws)
+    np.testing.assert_array_equal(c, a @ b + (beta if bias else 0))
+    tall, other = integer_valued(rng, K, M), integer_valued(rng, K, N)
+    product_transposed(c, tall, other, nans(gemm.product_transposed_workspace()))
+    np.testing.assert_array_equal(c, tall.T @ other)
+
+
+@given(st.integers(1, 700), st.integers(1, 40), seeds)
+def test_sum_rows(rows, columns, seed):
+    x = integer_valued(np.random.default_rng(seed), rows, columns)
+    total = nans(columns)
+    sum_rows(total, x, nans(gemm.PARTS * columns))
+    np.testing.assert_array_equal(total, x.sum(0))
+
+
+def test_an_element_is_one_chain_whatever_the_tile():
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((40, 70), (70, gemm.PANEL)))
+    ws, nothing = nans(2), np.zeros(gemm.PANEL, np.float32)
+    set_offsets(ws, np.zeros(1, np.int64))
+    whole = nans(40, gemm.PANEL)
+    block(whole, gemm.PANEL, 40, gemm.PANEL, a, 70, 1, ws, b, gemm.PANEL, 0, 70, 1, nothing, 0)
+    for rows in (1, 2, 3, 7, 11):
+        part = nans(rows, gemm.PANEL)
+        block(part, gemm.PANEL, rows, gemm.PANEL, a, 70, 1, ws, b, gemm.PANEL, 0, 70, 1, nothing, 0)
+        np.testing.assert_array_equal(part, whole[:rows])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_pass_through_relu(value):
+    c, b = nans(1, 1), np.ones((1, gemm.PANEL), np.float32)
+    ws = nans(2)
+    set_offsets(ws, np.zeros(1, np.int64))
+    a = np.array([value], np.float32)
+    block(c, 1, 1, 1, a, 1, 1, ws, b, gemm.VECTOR_WIDTH, 0, 1, 1, a, gemm.RELU)
+    np.testing.assert_array_equal(c, [[value]])
