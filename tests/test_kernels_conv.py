@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from strategies import convolutions, seeds
 
 DEVICES = ["numpy", "cpu"]
+NO_RELU = np.zeros((0,) * 5, np.float32)
 
 
 def geometry(
@@ -38,15 +39,15 @@ class Convolution:
         self.call("forward", y, x, w, b, *self.integers, relu, self.ws)
         return y
 
-    def backward_input(self, dy, w):
+    def backward_input(self, dy, w, y=NO_RELU):
         dx = nans(self.g["N"], *self.g["D"], self.g["C"], dtype=dy.dtype)
-        self.call("backward_input", dx, dy, w, *self.integers, self.ws)
+        self.call("backward_input", dx, dy, y, w, *self.integers, self.ws)
         return dx
 
-    def backward_weight(self, x, dy, bias=True):
+    def backward_weight(self, x, dy, bias=True, y=NO_RELU):
         dw = nans(*self.g["K"], self.g["C"] // self.g["G"], self.g["F"], dtype=x.dtype)
         db = nans(self.g["F"] if bias else 0, dtype=x.dtype)
-        self.call("backward_weight", dw, db, x, dy, *self.integers, self.ws)
+        self.call("backward_weight", dw, db, x, dy, y, *self.integers, self.ws)
         return dw, db
 
 
@@ -94,10 +95,13 @@ def test_cpu_equals_reference_exactly_on_integers(g, seed):
     x, w, b, dy = arrays(g, integer_valued, rng, bias=seed % 2 == 0)
     relu = seed % 3 == 0
     cpu, reference = Convolution("cpu", g), Convolution("numpy", g)
-    np.testing.assert_array_equal(cpu.forward(x, w, b, relu), reference.forward(x, w, b, relu))
-    np.testing.assert_array_equal(cpu.backward_input(dy, w), reference.backward_input(dy, w))
+    y = cpu.forward(x, w, b, relu)
+    np.testing.assert_array_equal(y, reference.forward(x, w, b, relu))
+    gate = y if relu else NO_RELU
+    dx = reference.backward_input(dy, w, gate)
+    np.testing.assert_array_equal(cpu.backward_input(dy, w, gate), dx)
     for ours, theirs in zip(
-        cpu.backward_weight(x, dy, b.size), reference.backward_weight(x, dy, b.size)
+        cpu.backward_weight(x, dy, b.size, gate), reference.backward_weight(x, dy, b.size, gate)
     ):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -143,6 +147,18 @@ def test_gradients_of_the_reference(g, seed):
     check_gradient(
         lambda b: conv.forward(x, w, b), lambda b, dy: conv.backward_weight(x, dy)[1], b, rng
     )
+
+
+@given(convolutions(), seeds)
+def test_the_gradient_behind_a_relu(g, seed):
+    rng = np.random.default_rng(seed)
+    x, w, b, dy = arrays(g, integer_valued, rng)
+    conv = Convolution("numpy", g)
+    y = conv.forward(x, w, b, relu=1)
+    gated = np.where(y > 0, dy, 0)
+    np.testing.assert_array_equal(conv.backward_input(dy, w, y), conv.backward_input(gated, w))
+    for a, b in zip(conv.backward_weight(x, dy, True, y), conv.backward_weight(x, gated)):
+        np.testing.assert_array_equal(a, b)
 
 
 @settings(max_examples=10)

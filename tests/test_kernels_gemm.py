@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from minicnnrnn.kernels import gemm
-from minicnnrnn.kernels.jit import cpu
+from minicnnrnn.kernels.jit import JIT, cpu
 
 
 @cpu
@@ -94,6 +94,7 @@ def test_sum_rows(rows, columns, seed):
     np.testing.assert_array_equal(total, x.sum(0))
 
 
+@pytest.mark.skipif(not JIT, reason="NumPy sums in an order of its own")
 def test_an_element_is_one_chain_whatever_the_tile():
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal(s).astype(np.float32) for s in ((40, 70), (70, gemm.PANEL)))

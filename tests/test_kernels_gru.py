@@ -16,7 +16,7 @@ from recurrent_cases import (
     train,
 )
 
-from minicnnrnn.kernels.activation import GELU, LINEAR, RELU
+from minicnnrnn.kernels.activation import GELU, HARD_SIGMOID, LINEAR
 from minicnnrnn.kernels.jit import JIT
 
 DEVICES = ["numpy", "cpu"]
@@ -45,7 +45,7 @@ def test_worked_example(device, reset_after):
 @example({**DEFAULTS, "N": 1, "T": 1, "C": 1, "U": 1})
 @example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True})
 @example({**DEFAULTS, "N": 70, "U": 64, "masked": True, "reset_after": 0})
-@example({**DEFAULTS, "N": 300, "T": 2, "activation": RELU, "recurrent_activation": GELU})
+@example({**DEFAULTS, "N": 300, "T": 2, "pair": (GELU, HARD_SIGMOID)})
 def test_cpu_is_near_the_float64_reference(case):
     values = arrays("gru", case)
     expected = train("gru", "numpy", values, np.float64)
@@ -57,7 +57,7 @@ def test_cpu_is_near_the_float64_reference(case):
 def test_cpu_equals_reference_exactly_on_integers(case):
     rng = np.random.default_rng(case["seed"])
     draw = lambda *shape: rng.integers(-2, 3, shape).astype(np.float32)  # noqa: E731
-    linear = {"T": 1, "C": 5, "U": 3, "activation": LINEAR, "recurrent_activation": LINEAR}
+    linear = {"T": 1, "C": 5, "U": 3, "pair": (LINEAR, LINEAR)}
     values = arrays("gru", {**case, **linear}, draw)
     values["u"] = draw(*values["u"].shape)
     assert_same(train("gru", "cpu", values), train("gru", "numpy", values))
@@ -187,4 +187,5 @@ def test_large_inputs_saturate():
     values = arrays("gru", {})
     values["x"] *= 1e4
     expected = forward("gru", "numpy", values, np.float64)
-    assert_near(forward("gru", "cpu", values), expected, ["y", "h_last"])
+    with np.errstate(over="ignore"):  # seen only without compilation
+        assert_near(forward("gru", "cpu", values), expected, ["y", "h_last"])

@@ -16,7 +16,7 @@ from recurrent_cases import (
     train,
 )
 
-from minicnnrnn.kernels.activation import GELU, LINEAR, RELU
+from minicnnrnn.kernels.activation import GELU, HARD_SIGMOID, LINEAR
 from minicnnrnn.kernels.jit import JIT
 
 DEVICES = ["numpy", "cpu"]
@@ -52,7 +52,7 @@ def test_worked_example_with_the_usual_activations(device):
 @given(cases)
 @example({**DEFAULTS, "N": 1, "T": 1, "C": 1, "U": 1})
 @example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True})
-@example({**DEFAULTS, "N": 300, "T": 2, "activation": RELU, "recurrent_activation": GELU})
+@example({**DEFAULTS, "N": 300, "T": 2, "pair": (GELU, HARD_SIGMOID)})
 def test_cpu_is_near_the_float64_reference(case):
     values = arrays("lstm", case)
     expected = train("lstm", "numpy", values, np.float64)
@@ -64,7 +64,7 @@ def test_cpu_is_near_the_float64_reference(case):
 def test_cpu_equals_reference_exactly_on_integers(case):
     rng = np.random.default_rng(case["seed"])
     draw = lambda *shape: rng.integers(-2, 3, shape).astype(np.float32)  # noqa: E731
-    linear = {"T": 1, "C": 5, "U": 3, "activation": LINEAR, "recurrent_activation": LINEAR}
+    linear = {"T": 1, "C": 5, "U": 3, "pair": (LINEAR, LINEAR)}
     values = arrays("lstm", {**case, **linear}, draw)
     values["u"] = draw(*values["u"].shape)
     assert_same(train("lstm", "cpu", values), train("lstm", "numpy", values), NAMES)
@@ -182,4 +182,5 @@ def test_large_inputs_saturate():
     values = arrays("lstm", {})
     values["x"] *= 1e4
     expected = forward("lstm", "numpy", values, np.float64)
-    assert_near(forward("lstm", "cpu", values), expected, ["y", "h_last"])
+    with np.errstate(over="ignore"):  # seen only without compilation
+        assert_near(forward("lstm", "cpu", values), expected, ["y", "h_last"])

@@ -123,6 +123,7 @@ def test_padding_never_wins_and_nan_always_does(device, special):
     expected = 0 if special < 0 else np.nan  # its neighbour also holds x[0, 2] = 0
     np.testing.assert_array_equal(y[0, 0, 0, 1], np.full(17, expected, np.float32))
     assert not y[0, 0, 2].any()
+    np.testing.assert_array_equal(forward(device, "max", x, SAME, recorded=False)[0], y)
     (mean,) = forward(device, "average", x, SAME)
     np.testing.assert_array_equal(mean[0, 0, 0, 0], y[0, 0, 0, 0])
 

@@ -52,7 +52,7 @@ def test_cpu_is_near_the_float64_reference(case):
 def test_cpu_equals_reference_exactly_on_integers(case):
     rng = np.random.default_rng(case["seed"])
     draw = lambda *shape: rng.integers(-2, 3, shape).astype(np.float32)  # noqa: E731
-    linear = {"T": 2, "C": 5, "U": 3, "activation": LINEAR}
+    linear = {"T": 2, "C": 5, "U": 3, "pair": (LINEAR, LINEAR)}
     values = arrays("simple_rnn", {**case, **linear}, draw)
     values["u"] = draw(*values["u"].shape)
     assert_same(train("simple_rnn", "cpu", values), train("simple_rnn", "numpy", values))
@@ -172,4 +172,5 @@ def test_large_inputs_saturate():
     values = arrays("simple_rnn", {})
     values["x"] *= 1e4
     expected = forward("simple_rnn", "numpy", values, np.float64)
-    assert_near(forward("simple_rnn", "cpu", values), expected, ["y", "h_last"])
+    with np.errstate(over="ignore"):  # seen only without compilation
+        assert_near(forward("simple_rnn", "cpu", values), expected, ["y", "h_last"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minicnnrnn.kernels.band import BAND_ROWS, band_rows, copy_band, copy_unless
 from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     ADD_BIAS,
@@ -115,14 +116,26 @@ def _groups(C, F, G):
         yield slice(g * C // G, (g + 1) * C // G), slice(g * F // G, (g + 1) * F // G)
 
 
-def conv_backward_input_numpy(dx, dy, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+def _before_relu(dy, y):
+    """The gradient in front of a relu that ``forward`` applied; `dy` itself where it did not."""
+    return np.where(y <= 0, 0, dy).astype(dy.dtype) if y.size else dy
+
+
+def conv_backward_input_numpy(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     """Gradient with respect to the input: each `dx` collects from the outputs that used it.
 
     .. math:: dx_{n,p,c} = \\sum_{f} \\sum_{o, t \\,:\\, o S + t L - P = p} dy_{n,o,f} \\; w_{t,c,f}
 
-    with positions p, o and taps t in all dimensions at once. `dy` is the gradient before the
-    activation. Shapes and cost as in ``conv_forward``.
+    with positions p, o and taps t in all dimensions at once. Shapes and cost as in
+    ``conv_forward``.
+
+    Parameters
+    ----------
+    dy : (N, OD, OH, OW, F)
+    y : what ``conv_forward`` gave, if it applied a relu: where y is 0, so is the gradient before
+        the relu; or (0, 0, 0, 0, 0)
     """
+    dy = _before_relu(dy, y)
     outputs, strides, dilation = dy.shape[1:4], (SD, SH, SW), (LD, LH, LW)
     spans = _spans(w, outputs, strides, dilation)
     padded, inside, sizes = _padded(dx, spans, (PD, PH, PW))
@@ -134,14 +147,16 @@ def conv_backward_input_numpy(dx, dy, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, 
     dx[:, : sizes[0], : sizes[1], : sizes[2]] = padded[(slice(None), *inside)]
 
 
-def conv_backward_weight_numpy(dw, db, x, dy, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+def conv_backward_weight_numpy(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     """Gradients with respect to the filters and the bias.
 
     .. math:: dw_{t,c,f} = \\sum_{n,o} x_{n,\\, o S + t L - P,\\, c} \\; dy_{n,o,f}, \\qquad
               db_f = \\sum_{n,o} dy_{n,o,f}
 
-    Shapes and cost as in ``conv_forward``; `db` of size zero is not computed.
+    Shapes and cost as in ``conv_forward``, `dy` and `y` as in ``conv_backward_input``; `db` of
+    size zero is not computed.
     """
+    dy = _before_relu(dy, y)
     outputs, strides, dilation = dy.shape[1:4], (SD, SH, SW), (LD, LH, LW)
     padded, _, _ = _padded(x, _spans(dw, outputs, strides, dilation), (PD, PH, PW))
     for tap, window in _taps(dw, outputs, strides, dilation):
@@ -168,36 +183,6 @@ def conv_workspace_numpy(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, L
 # The workspace: the packed filters that `prepare` leaves for `forward`, a table of offsets,
 # and scratch of one pass.
 
-BAND_ROWS = 16  # output rows that a band serves at most
-BAND = 32_000  # floats that a band should not exceed: a quarter of a usual L2 cache
-
-
-@inner
-def _band(rows, stride, planes, taps_reach, width, C):
-    """(output rows a band serves, image rows it holds) for rows of `width` pixels."""
-    fit = (BAND // (planes * width * C) - taps_reach) // stride
-    most = max(1, min(rows, BAND_ROWS, fit))
-    return most, (most - 1) * stride + taps_reach
-
-
-@inner
-def _copy_band(band, s0, x, D, H, W, C, n, d, LD, planes, h, rows, w, width):
-    """Copy image rows from (n, d, h, w) on into the band; zeros outside the image."""
-    left = min(max(-w, 0), width)
-    inside = max(min(width - left, W - max(w, 0)), 0)
-    for plane in range(planes):
-        z = d + plane * LD
-        for row in range(rows):
-            target = s0 + (plane * rows + row) * width * C
-            v = h + row
-            if z < 0 or z >= D or v < 0 or v >= H or inside == 0:
-                fill(band, target, 0, width * C)
-            else:
-                source = (((n * D + z) * H + v) * W + max(w, 0)) * C
-                fill(band, target, 0, left * C)
-                copy(band, target + left * C, x, source, inside * C)
-                fill(band, target + (left + inside) * C, 0, (width - left - inside) * C)
-
 
 @inner
 def _merged(LW, G):
@@ -221,12 +206,12 @@ def _parts(N, tiles):
 @cpu
 def conv_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
     taps, CG, FG = KD * KH * KW, C // G, F // G
-    _, read = _band(OH, SH, KD, (KH - 1) * LH + 1, (OW - 1) * SW + (KW - 1) * LW + 1, C)
+    _, read = band_rows(OH, SH, KD, (KH - 1) * LH + 1, (OW - 1) * SW + (KW - 1) * LW + 1, C)
     x_band = KD * read * ((OW - 1) * SW + (KW - 1) * LW + 1) * C
     planes, reach, width = _input_band(D, H, W, KD, KH, KW, SD, SH, SW, LD, LH, LW)
-    _, read = _band((H + SH - 1) // SH, 1, planes, reach, width, F)
+    _, read = band_rows((H + SH - 1) // SH, 1, planes, reach, width, F)
     dy_band = planes * read * width * F
-    weight = MAX_WORKERS * (x_band + BAND_ROWS * OW * PANEL) + PARTS * taps * CG * F
+    weight = MAX_WORKERS * (x_band + BAND_ROWS * OW * PANEL) + PARTS * (taps * CG * F + F)
     pointwise = product_transposed_workspace() if taps == 1 else 0
     input_ = G * panel_size(taps * FG, CG) + MAX_WORKERS * dy_band
     scratch = max(max(MAX_WORKERS * x_band, input_), max(weight, pointwise), PARTS * F)
@@ -254,7 +239,7 @@ def conv_prepare_cpu(w, G, ws):
 
 
 @inner
-def _forward_range(start, stop, worker, y, x, ws, b, sizes, kernel, steps, places):
+def _forward_range(start, stop, worker, y, x, none, ws, b, sizes, kernel, steps, places):
     N, D, H, W, C, OD, OH, OW, F = sizes
     KD, KH, KW, G, flags = kernel
     SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
@@ -271,7 +256,7 @@ def _forward_range(start, stop, worker, y, x, ws, b, sizes, kernel, steps, place
             a, a0, row_step = x, ((n * D + d * SD) * H + h * SH) * W * C, SH * W * C
         else:
             depth, top = d * SD - PD, h * SH - PH
-            _copy_band(ws, scratch, x, D, H, W, C, n, depth, LD, KD, top, read, -PW, width)
+            copy_band(ws, scratch, x, none, D, H, W, C, n, depth, LD, KD, top, read, -PW, width)
             a, a0, row_step = ws, scratch, SH * width * C
         for g in range(G):
             packed = g * panel_size(R * K, FG)
@@ -299,7 +284,7 @@ def conv_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws
         return
     table, scratch = _regions(w, G, C, F)
     width = (OW - 1) * SW + (KW - 1) * LW + 1
-    most, read = _band(OH, SH, KD, (KH - 1) * LH + 1, width, C)
+    most, read = band_rows(OH, SH, KD, (KH - 1) * LH + 1, width, C)
     spare_depth, spare_height = D - (OD - 1) * SD - (KD - 1) * LD, H - (OH - 1) * SH - (KH - 1) * LH
     direct = PD + PH + PW == 0 and min(spare_depth, spare_height, W - width + 1) > 0
     line, plane = (W * C, LD * H * W * C) if direct else (width * C, read * width * C)
@@ -312,7 +297,7 @@ def conv_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws
     sizes = (N, D, H, W, C, OD, OH, OW, F)
     kernel, steps = (KD, KH, KW, G, flags), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
     places = (table, scratch, 1 if direct else 0, most, read, width)
-    arguments = (y.reshape(-1), x.reshape(-1), ws, b, sizes, kernel, steps, places)
+    arguments = (y.reshape(-1), x.reshape(-1), ws[:0], ws, b, sizes, kernel, steps, places)
     split(_forward_range, N * OD * OH, grain(OW * F * KD * KH * KW * CG), arguments)
 
 
@@ -357,6 +342,23 @@ def _taps_of_phase(phase, K, S, L, P):
 
 
 @inner
+def _beyond(row, K, S, L, P, outputs):
+    """How many of the taps that meet this row lie behind the last output, and before the first.
+
+    The former come first among its taps, the latter last.
+    """
+    behind, before = 0, 0
+    for k in range(K):
+        if _meets(row, k, S, L, P):
+            output = (row + P - k * L) // S
+            if output >= outputs:
+                behind += 1
+            elif output < 0:
+                before += 1
+    return behind, before
+
+
+@inner
 def _pack_input_range(start, stop, worker, ws, w, kernel, steps, places):
     """Pack the transposed filters of one panel of channels a work item, phase by phase."""
     KD, KH, KW, CG, F, G = kernel
@@ -390,7 +392,7 @@ def _pack_input_range(start, stop, worker, ws, w, kernel, steps, places):
 
 
 @inner
-def _input_range(start, stop, worker, dx, dy, ws, sizes, kernel, steps, places):
+def _input_range(start, stop, worker, dx, dy, y, ws, sizes, kernel, steps, places):
     N, D, H, W, C, OD, OH, OW = sizes
     KD, KH, KW, CG, F, G = kernel
     SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
@@ -406,23 +408,25 @@ def _input_range(start, stop, worker, dx, dy, ws, sizes, kernel, steps, places):
         n, d, h = item // (D * H), item // H % D, item % H
         rows = min(most * SH - h % SH, H - h, stop - item)
         top = h // SH
-        _copy_band(
-            ws, band, dy, OD, OH, OW, F, n, d // SD + first_d, 1, planes,
+        copy_band(
+            ws, band, dy, y, OD, OH, OW, F, n, d // SD + first_d, 1, planes,
             top + first_h, read, first_w, width,
         )  # fmt: skip
         base, r = scratch, 0
         for phase in range(SD * SH * SW):
             i, j, k = phase // (SH * SW), phase // SW % SH, phase % SW
-            taps = (
-                _taps_of_phase(i, KD, SD, LD, PD)
-                * _taps_of_phase(j, KH, SH, LH, PH)
-                * _taps_of_phase(k, KW, SW, LW, PW)
-            )
+            planes_met = _taps_of_phase(i, KD, SD, LD, PD)
+            columns_met = _taps_of_phase(k, KW, SW, LW, PW)
+            taps = planes_met * _taps_of_phase(j, KH, SH, LH, PH) * columns_met
             for row in range(rows):
                 if d % SD != i or (h + row) % SH != j or k >= W:
                     continue
                 c0, pixels = (item + row) * W * C + k * C, (W - k + SW - 1) // SW
-                if taps == 0:
+                skipped, used = 0, taps
+                if planes_met == 1:  # kernel rows beyond the outputs add nothing: leave them out
+                    behind, before = _beyond(h + row, KH, SH, LH, PH, OH)
+                    skipped, used = behind * columns_met, taps - (behind + before) * columns_met
+                if used == 0:
                     for pixel in range(pixels):
                         fill(dx, c0 + pixel * SW * C, 0, C)
                     continue
@@ -434,8 +438,8 @@ def _input_range(start, stop, worker, dx, dy, ws, sizes, kernel, steps, places):
                         b0 = base + g * panel_size(taps * FG, CG) + p * PANEL * taps * FG
                         block(
                             dx, c0 + g * CG + p * PANEL, SW * C, pixels, columns,
-                            ws, a0 + g * FG, F, 1, ws, table + 2 * r,
-                            ws, b0, ldb, FG * ldb, FG, taps, dx, 0, OVERWRITE,
+                            ws, a0 + g * FG, F, 1, ws, table + 2 * (r + skipped),
+                            ws, b0 + skipped * FG * ldb, ldb, FG * ldb, FG, used, dx, 0, OVERWRITE,
                         )  # fmt: skip
             base += G * panel_size(taps * FG, CG)
             r += taps
@@ -443,17 +447,17 @@ def _input_range(start, stop, worker, dx, dy, ws, sizes, kernel, steps, places):
 
 
 @cpu
-def conv_backward_input_cpu(dx, dy, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+def conv_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     N, D, H, W, C = dx.shape
     _, OD, OH, OW, F = dy.shape
     KD, KH, KW, CG, _ = w.shape
     table, scratch = _regions(w, G, C, F)
-    if _pointwise(w, SD, SH, SW, PD, PH, PW, G):
+    if _pointwise(w, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
         pack(ws, scratch, w, 0, 1, F, F, C)
         product(dx, 0, C, dy, 0, F, 1, ws, scratch, N * D * H * W, C, F, dy, OVERWRITE)
         return
     planes, reach, width = _input_band(D, H, W, KD, KH, KW, SD, SH, SW, LD, LH, LW)
-    most, read = _band((H + SH - 1) // SH, 1, planes, reach, width, F)
+    most, read = band_rows((H + SH - 1) // SH, 1, planes, reach, width, F)
     first_d, first_h, first_w = (
         _first(KD, SD, LD, PD), _first(KH, SH, LH, PH), _first(KW, SW, LW, PW),
     )  # fmt: skip
@@ -476,7 +480,7 @@ def conv_backward_input_cpu(dx, dy, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws
         (ws, w.reshape(-1), kernel, steps, places),
     )  # fmt: skip
     sizes = (N, D, H, W, C, OD, OH, OW)
-    arguments = (dx.reshape(-1), dy.reshape(-1), ws, sizes, kernel, steps, places)
+    arguments = (dx.reshape(-1), dy.reshape(-1), y.reshape(-1), ws, sizes, kernel, steps, places)
     split(_input_range, N * D * H, grain(W * CG * work // (SD * SH * SW)), arguments)
 
 
@@ -488,11 +492,30 @@ def conv_backward_input_cpu(dx, dy, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws
 
 
 @inner
-def _weight_range(start, stop, worker, dw, x, dy, ws, sizes, kernel, steps, places):
+def _pack_gradient(ws, panel, dy, y, start, F, rows, columns, sums, f):
+    """Pack rows of `dy` as they are before the relu, and add them to the bias' partial sums.
+
+    ``sums < 0``: another thread adds these rows.
+    """
+    width = panel_width(columns)
+    for row in range(rows):
+        source, target = start + row * F, panel + row * width
+        if y.size:
+            copy_unless(ws, target, dy, y, source, columns)
+        else:
+            copy(ws, target, dy, source, columns)
+        fill(ws, target + columns, 0, width - columns)
+        if sums >= 0:
+            for j in range(columns):
+                ws[sums + f + j] += ws[target + j]
+
+
+@inner
+def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, places):
     N, D, H, W, C, OD, OH, OW = sizes
     KD, KH, KW, CG, F, G = kernel
     SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
-    table, scratch, direct, most, read, width, parts, band_size = places
+    table, scratch, direct, most, read, width, parts, band_size, bias_sums = places
     kernel_rows = KD * KH if _merged(LW, G) else KD * KH * KW
     M = KW * C if _merged(LW, G) else CG
     FG = F // G
@@ -517,7 +540,7 @@ def _weight_range(start, stop, worker, dw, x, dy, ws, sizes, kernel, steps, plac
                 line, plane = W * C, LD * H * W * C
             else:
                 depth, top = d * SD - PD, h * SH - PH
-                _copy_band(ws, band, x, D, H, W, C, n, depth, LD, KD, top, read, -PW, width)
+                copy_band(ws, band, x, dy[:0], D, H, W, C, n, depth, LD, KD, top, read, -PW, width)
                 a, origin, line, plane = ws, band, width * C, read * width * C
             packed = -1
             for tile in range(first, last):
@@ -531,7 +554,10 @@ def _weight_range(start, stop, worker, dw, x, dy, ws, sizes, kernel, steps, plac
                 ldb = panel_width(columns)
                 f = g * FG + p * PANEL
                 if packed != f:
-                    pack_panel(ws, panel, dy, row * OW * F + f, F, 1, rows * OW, columns)
+                    bias = bias_sums + part * F if bias_sums >= 0 and tap == 0 else -1
+                    _pack_gradient(
+                        ws, panel, dy, y, row * OW * F + f, F, rows * OW, columns, bias, f
+                    )
                     packed = f
                 taps = 1 if _merged(LW, G) else KW
                 i, j, k = tap // (KH * taps), tap // taps % KH, tap % taps
@@ -543,19 +569,28 @@ def _weight_range(start, stop, worker, dw, x, dy, ws, sizes, kernel, steps, plac
         item += last - first
 
 
+@inner
+def _add_parts(total, ws, sums, parts):
+    """Add partial sums in the order of their parts."""
+    copy(total, 0, ws, sums, total.size)
+    for part in range(1, parts):
+        for i in range(total.size):
+            total[i] += ws[sums + part * total.size + i]
+
+
 @cpu
-def conv_backward_weight_cpu(dw, db, x, dy, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     N, D, H, W, C = x.shape
     _, OD, OH, OW, F = dy.shape
     KD, KH, KW, CG, _ = dw.shape
     table, scratch = _regions(dw, G, C, F)
-    if db.size:
-        sum_rows(db, dy, N * OD * OH * OW, F, ws, scratch)
-    if _pointwise(dw, SD, SH, SW, PD, PH, PW, G):
+    if _pointwise(dw, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
+        if db.size:
+            sum_rows(db, dy, N * OD * OH * OW, F, ws, scratch)
         product_transposed(dw, 0, x, 0, dy, 0, C, F, N * D * H * W, ws, scratch)
         return
     width = (OW - 1) * SW + (KW - 1) * LW + 1
-    most, read = _band(OH, SH, KD, (KH - 1) * LH + 1, width, C)
+    most, read = band_rows(OH, SH, KD, (KH - 1) * LH + 1, width, C)
     spare_depth, spare_height = D - (OD - 1) * SD - (KD - 1) * LD, H - (OH - 1) * SH - (KH - 1) * LH
     direct = PD + PH + PW == 0 and min(spare_depth, spare_height, W - width + 1) > 0
     for r in range(most):
@@ -565,14 +600,17 @@ def conv_backward_weight_cpu(dw, db, x, dy, SD, SH, SW, LD, LH, LW, PD, PH, PW, 
     band_size = KD * read * width * C + most * OW * PANEL
     sizes = (N, D, H, W, C, OD, OH, OW)
     kernel, steps = (KD, KH, KW, CG, F, G), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
-    places = (table, scratch, 1 if direct else 0, most, read, width, parts, band_size)
+    bias_sums = scratch + MAX_WORKERS * band_size + parts * dw.size if db.size else -1
+    if db.size:
+        fill(ws, bias_sums, 0, parts * F)
+    places = (table, scratch, 1 if direct else 0, most, read, width, parts, band_size, bias_sums)
     work = N * OD * OH * OW * KD * KH * KW * CG * F // (tiles * parts)
     flat = dw.reshape(-1)
-    arguments = (flat, x.reshape(-1), dy.reshape(-1), ws, sizes, kernel, steps, places)
+    arguments = (
+        flat, x.reshape(-1), dy.reshape(-1), y.reshape(-1), ws, sizes, kernel, steps, places,
+    )  # fmt: skip
     split(_weight_range, tiles * parts, grain(work), arguments)
     if parts > 1:
-        sums = scratch + MAX_WORKERS * band_size
-        copy(dw, 0, ws, sums, dw.size)
-        for part in range(1, parts):
-            for i in range(dw.size):
-                flat[i] += ws[sums + part * dw.size + i]
+        _add_parts(flat, ws, scratch + MAX_WORKERS * band_size, parts)
+    if db.size:
+        _add_parts(db, ws, bias_sums, parts)

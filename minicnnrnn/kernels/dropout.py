@@ -15,7 +15,7 @@ ROUNDS = 10
 # ---------------------------------------------------------------------------------------
 
 
-def philox_numpy(c0, c1, c2, c3, k0, k1):
+def philox(c0, c1, c2, c3, k0, k1):
     """Four random words from a counter of four and a key of two: Philox4x32-10.
 
     One round, of ten, multiplies two of the words by constants to 64 bits:
@@ -78,7 +78,7 @@ def dropout_forward_numpy(y, x, state, stream, rate):
     seed, step = (int(number) & 2**64 - 1 for number in state)
     words = np.array([seed & 2**32 - 1, seed >> 32, stream, step & 2**32 - 1, step >> 32], "u8")
     blocks = np.arange((x.size + 3) // 4, dtype=np.uint64)
-    drawn = philox_numpy(blocks, *words[2:], *words[:2])
+    drawn = philox(blocks, *words[2:], *words[:2])
     kept = np.stack(drawn, axis=1).reshape(-1)[: x.size] >= np.uint64(rate * 2**32)
     np.multiply(x, kept * y.dtype.type(1 / (1 - rate) if rate < 1 else 0), out=y)
 
@@ -94,14 +94,8 @@ GRAIN = 4096  # blocks that make it worth waking a second thread
 ZERO = np.float32(0)
 
 
-@cpu(inline="always")  # too long for LLVM to inline of itself, and a call is no vector
-def philox(c0, c1, c2, c3, k0, k1):
-    """Four random words: see ``philox_numpy``."""
-    for _ in range(ROUNDS):
-        p0, p1 = MULTIPLIER_0 * c0, MULTIPLIER_1 * c2
-        c0, c1, c2, c3 = (p1 >> HALF) ^ c1 ^ k0, p1 & WORD, (p0 >> HALF) ^ c3 ^ k1, p0 & WORD
-        k0, k1 = (k0 + WEYL_0) & WORD, (k1 + WEYL_1) & WORD
-    return c0, c1, c2, c3
+# Too long for LLVM to inline of itself, and a loop with a call does not vectorise.
+_philox = cpu(philox, inline="always")
 
 
 @inner
@@ -113,14 +107,14 @@ def _drop_blocks(start, stop, worker, y, x, state, stream, rate):
     whole = min(stop, x.size // 4) - start
     ys, xs = y[4 * start : 4 * stop], x[4 * start : 4 * stop]
     for b in range(whole):
-        r0, r1, r2, r3 = philox(np.uint64(start + b), c1, c2, c3, k0, k1)
+        r0, r1, r2, r3 = _philox(np.uint64(start + b), c1, c2, c3, k0, k1)
         # A comparison as a factor: with a branch the loop would not vectorise.
         ys[4 * b] = xs[4 * b] * (scale * np.float32(r0 >= limit))
         ys[4 * b + 1] = xs[4 * b + 1] * (scale * np.float32(r1 >= limit))
         ys[4 * b + 2] = xs[4 * b + 2] * (scale * np.float32(r2 >= limit))
         ys[4 * b + 3] = xs[4 * b + 3] * (scale * np.float32(r3 >= limit))
     if whole < stop - start:  # the last block of the array, cut short
-        r0, r1, r2, _ = philox(np.uint64(start + whole), c1, c2, c3, k0, k1)
+        r0, r1, r2, _ = _philox(np.uint64(start + whole), c1, c2, c3, k0, k1)
         for i in range(4 * whole, ys.size):
             r = r0 if i % 4 == 0 else r1 if i % 4 == 1 else r2
             ys[i] = xs[i] * (scale * np.float32(r >= limit))

@@ -260,7 +260,7 @@ MANTISSA_BITS = np.int32(23)
 
 
 @inner
-def grain(columns):
+def _grain(columns):
     """Rows that make it worth waking a second thread."""
     return 1 + 8192 // columns
 
@@ -308,7 +308,7 @@ def _squared_values(start, stop, worker, values, y, t):
 
 @cpu
 def mean_squared_error_forward_cpu(values, y, t):
-    split(_squared_values, y.shape[0], grain(y.shape[1]), (values, y, t))
+    split(_squared_values, y.shape[0], _grain(y.shape[1]), (values, y, t))
 
 
 @inner
@@ -322,7 +322,7 @@ def _squared_gradients(start, stop, worker, dy, y, t, weights):
 
 @cpu
 def mean_squared_error_backward_cpu(dy, y, t, weights):
-    split(_squared_gradients, y.shape[0], grain(y.shape[1]), (dy, y, t, weights))
+    split(_squared_gradients, y.shape[0], _grain(y.shape[1]), (dy, y, t, weights))
 
 
 @cpu(fastmath=REASSOCIATE)
@@ -336,7 +336,7 @@ def _absolute_values(start, stop, worker, values, y, t):
 
 @cpu
 def mean_absolute_error_forward_cpu(values, y, t):
-    split(_absolute_values, y.shape[0], grain(y.shape[1]), (values, y, t))
+    split(_absolute_values, y.shape[0], _grain(y.shape[1]), (values, y, t))
 
 
 @inner
@@ -352,7 +352,7 @@ def _absolute_gradients(start, stop, worker, dy, y, t, weights):
 
 @cpu
 def mean_absolute_error_backward_cpu(dy, y, t, weights):
-    split(_absolute_gradients, y.shape[0], grain(y.shape[1]), (dy, y, t, weights))
+    split(_absolute_gradients, y.shape[0], _grain(y.shape[1]), (dy, y, t, weights))
 
 
 @cpu(fastmath=REASSOCIATE)
@@ -368,7 +368,7 @@ def _huber_values(start, stop, worker, values, y, t, delta):
 @cpu
 def huber_forward_cpu(values, y, t, delta):
     arguments = (values, y, t, np.float32(delta))
-    split(_huber_values, y.shape[0], grain(y.shape[1]), arguments)
+    split(_huber_values, y.shape[0], _grain(y.shape[1]), arguments)
 
 
 @inner
@@ -385,7 +385,7 @@ def _huber_gradients(start, stop, worker, dy, y, t, weights, delta):
 @cpu
 def huber_backward_cpu(dy, y, t, weights, delta):
     arguments = (dy, y, t, weights, np.float32(delta))
-    split(_huber_gradients, y.shape[0], grain(y.shape[1]), arguments)
+    split(_huber_gradients, y.shape[0], _grain(y.shape[1]), arguments)
 
 
 @cpu(fastmath=REASSOCIATE)
@@ -407,7 +407,7 @@ def _binary_values(start, stop, worker, values, y, t, mode):
 
 @cpu
 def binary_crossentropy_forward_cpu(values, y, t, mode):
-    split(_binary_values, y.shape[0], grain(4 * y.shape[1]), (values, y, t, mode))
+    split(_binary_values, y.shape[0], _grain(4 * y.shape[1]), (values, y, t, mode))
 
 
 @inner
@@ -430,7 +430,7 @@ def _binary_gradients(start, stop, worker, dy, y, t, weights, mode):
 
 @cpu
 def binary_crossentropy_backward_cpu(dy, y, t, weights, mode):
-    split(_binary_gradients, y.shape[0], grain(y.shape[1]), (dy, y, t, weights, mode))
+    split(_binary_gradients, y.shape[0], _grain(y.shape[1]), (dy, y, t, weights, mode))
 
 
 @inner
@@ -462,7 +462,7 @@ def _categorical_values(start, stop, worker, values, y, t, mode):
 
 @cpu
 def categorical_crossentropy_forward_cpu(values, y, t, mode):
-    split(_categorical_values, y.shape[0], grain(4 * y.shape[1]), (values, y, t, mode))
+    split(_categorical_values, y.shape[0], _grain(4 * y.shape[1]), (values, y, t, mode))
 
 
 @cpu(fastmath=REASSOCIATE)
@@ -497,7 +497,7 @@ def _categorical_gradients(start, stop, worker, dy, y, t, weights, mode):
 
 @cpu
 def categorical_crossentropy_backward_cpu(dy, y, t, weights, mode):
-    split(_categorical_gradients, y.shape[0], grain(4 * y.shape[1]), (dy, y, t, weights, mode))
+    split(_categorical_gradients, y.shape[0], _grain(4 * y.shape[1]), (dy, y, t, weights, mode))
 
 
 @cpu(fastmath=REASSOCIATE)
@@ -519,7 +519,7 @@ def _sparse_values(start, stop, worker, values, y, t, mode, ignore):
 
 @cpu
 def sparse_categorical_crossentropy_forward_cpu(values, y, t, mode, ignore):
-    split(_sparse_values, y.shape[0], grain(2 * y.shape[1]), (values, y, t, mode, ignore))
+    split(_sparse_values, y.shape[0], _grain(2 * y.shape[1]), (values, y, t, mode, ignore))
 
 
 @cpu(fastmath=REASSOCIATE)
@@ -554,7 +554,7 @@ def _sparse_gradients(start, stop, worker, dy, y, t, weights, mode, ignore):
 @cpu
 def sparse_categorical_crossentropy_backward_cpu(dy, y, t, weights, mode, ignore):
     arguments = (dy, y, t, weights, mode, ignore)
-    split(_sparse_gradients, y.shape[0], grain(2 * y.shape[1]), arguments)
+    split(_sparse_gradients, y.shape[0], _grain(2 * y.shape[1]), arguments)
 
 
 @cpu(fastmath=REASSOCIATE)

@@ -42,8 +42,7 @@ from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 # ---------------------------------------------------------------------------------------
 
 
-@cpu
-def alpha_of(code):
+def default_alpha(code):
     """The parameter of an activation inside a recurrent layer: Keras' default for its name."""
     return 0.2 if code == LEAKY_RELU else 1.0
 
@@ -51,14 +50,14 @@ def alpha_of(code):
 def activated(x, code):
     """The activation of an array of any shape, as a new array."""
     y = np.empty_like(x)
-    activation_forward_numpy(y, x, code, alpha_of(code))
+    activation_forward_numpy(y, x, code, default_alpha(code))
     return y
 
 
 def through(dy, x, code):
     """The gradient `dy` taken back through the activation of `x`, as a new array."""
     dx = np.empty_like(dy)
-    activation_backward_numpy(dx, dy, x, activated(x, code), code, alpha_of(code))
+    activation_backward_numpy(dx, dy, x, activated(x, code), code, default_alpha(code))
     return dx
 
 
@@ -80,6 +79,8 @@ def is_valid(mask, time):
 # outer sum has one term.
 
 ZERO_TABLE = 4
+
+alpha_of = inner(default_alpha)
 
 
 @cpu

@@ -142,23 +142,26 @@ class Conv(Layer):
         self.kernels.conv_forward(
             z.reshape(y5), x.reshape(x5), w, self.bias_value(), *geometry, int(relu), ws
         )
-        self._x, self._ws = x, ws
-        return self.activation.forward(z, applied=relu), self.pass_mask(mask)
+        y = self.activation.forward(z, applied=relu)
+        self._x, self._y, self._ws = x, y, ws
+        return y, self.pass_mask(mask)
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of kernel, bias and input."""
         x, ws, weight = self._x, self._ws, self.weights[0]
         _, x5, y5, w5, geometry, _ = self._plan(x.shape)
-        dz = self.activation.backward(dy).reshape(y5)
+        if self.activation.is_relu and max(self.kernel_size) > 1:
+            # The kernels undo the relu while they read dy: it takes no pass of its own.
+            dz, y = dy.reshape(y5), self._y.reshape(y5)
+        else:
+            dz, y = self.activation.backward(dy).reshape(y5), self.buffer("no relu", *(0,) * 5)
         if weight.trainable:
-            self.kernels.conv_backward_weight(
-                weight.gradient.reshape(w5), self.bias_gradient(), x.reshape(x5), dz, *geometry, ws
-            )
+            dw, db = weight.gradient.reshape(w5), self.bias_gradient()
+            self.kernels.conv_backward_weight(dw, db, x.reshape(x5), dz, y, *geometry, ws)
         if not input_gradient:
             return None
-        dx = self.buffer("dx", *x.shape)
-        w = weight.value.reshape(w5)
-        self.kernels.conv_backward_input(dx.reshape(x5), dz, w, *geometry, ws)
+        dx, w = self.buffer("dx", *x.shape), weight.value.reshape(w5)
+        self.kernels.conv_backward_input(dx.reshape(x5), dz, y, w, *geometry, ws)
         return dx
 
 

@@ -1,0 +1,54 @@
+"""Bands: a few rows of an image, copied between the zeros that pad them.
+
+A padded convolution reads its image through a band that stays in the L2 cache, instead of a
+padded copy of the whole image.
+"""
+
+import numpy as np
+
+from minicnnrnn.kernels.gemm import copy, fill
+from minicnnrnn.kernels.jit import inner
+
+ZERO = np.float32(0)
+BAND_ROWS = 16  # output rows that a band serves at most
+BAND = 32_000  # floats that a band should not exceed: a quarter of a usual L2 cache
+
+
+@inner
+def band_rows(rows, stride, planes, taps_reach, width, C):
+    """(output rows a band serves, image rows it holds) for rows of `width` pixels."""
+    fit = (BAND // (planes * width * C) - taps_reach) // stride
+    most = max(1, min(rows, BAND_ROWS, fit))
+    return most, (most - 1) * stride + taps_reach
+
+
+@inner
+def copy_unless(target, t0, source, gate, s0, count):
+    """Copy, but 0 where the gate is not above 0: the derivative of relu on the way."""
+    for i in range(count):
+        target[t0 + i] = ZERO if gate[s0 + i] <= ZERO else source[s0 + i]
+
+
+@inner
+def copy_band(band, s0, x, gate, D, H, W, C, n, d, LD, planes, h, rows, w, width):
+    """Copy image rows from (n, d, h, w) on into the band; zeros outside the image.
+
+    Where there is a gate, of the image's shape, what it closes is zero too.
+    """
+    left = min(max(-w, 0), width)
+    inside = max(min(width - left, W - max(w, 0)), 0)
+    for plane in range(planes):
+        z = d + plane * LD
+        for row in range(rows):
+            target = s0 + (plane * rows + row) * width * C
+            v = h + row
+            if z < 0 or z >= D or v < 0 or v >= H or inside == 0:
+                fill(band, target, 0, width * C)
+            else:
+                source = (((n * D + z) * H + v) * W + max(w, 0)) * C
+                fill(band, target, 0, left * C)
+                if gate.size:
+                    copy_unless(band, target + left * C, x, gate, source, inside * C)
+                else:
+                    copy(band, target + left * C, x, source, inside * C)
+                fill(band, target + (left + inside) * C, 0, (width - left - inside) * C)
