@@ -113,6 +113,7 @@ def torch_model(row, weights):
     put(recurrent.weight_hh_l0, recurrent_kernel.T)
     put(recurrent.bias_ih_l0, biases[0])
     put(recurrent.bias_hh_l0, biases[1])
+    recurrent.bias_hh_l0.requires_grad_(bias.ndim > 1)  # of its two biases Keras has but one
     return Last(recurrent)
 
 
@@ -168,11 +169,13 @@ def run_row(row):
     y = rng.integers(0, 10, batch).astype(np.int32)
     model = our_model(row)
     theirs = torch_steps(row, model.get_weights(), x, y)
-    for _ in range(2):  # the losses of two steps: forward, backward and update agree
+    # The first losses show that forward agrees, the second ones backward and update, where Adam
+    # may take a weight with a vanishing gradient the other way.
+    for tolerance in (1e-5, 1e-3):
         ours = model.train_on_batch(x, y)
         for name, step in theirs.items():
-            loss = float(step())
-            if abs(loss - ours) > 2e-4 * abs(ours):
+            loss = step().item()
+            if abs(loss - ours) > tolerance * abs(ours):
                 raise SystemExit(f"{row}, {name}: this package {ours}, PyTorch {loss}")
     fastest = min(theirs, key=lambda name: min(turn(theirs[name]) for _ in range(5)))
     pairs = [

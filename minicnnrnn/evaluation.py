@@ -1,6 +1,7 @@
 """Evaluation: compile, evaluate, predict - what needs forward alone."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from minicnnrnn.arrays import copy_batch
 from minicnnrnn.callbacks import CallbackList
 from minicnnrnn.layers.base import Context, Layer
 from minicnnrnn.shapes import is_integer
-from minicnnrnn.targets import Targets, check_weight, infer_loss
+from minicnnrnn.targets import Targets, check_labels, check_weight, infer_loss
 
 
 class Evaluation(Layer):
@@ -111,6 +112,39 @@ class Evaluation(Layer):
         count = 1 + len(self._resolved)
         if self._totals is None or len(self._totals) != count:
             self._totals = self.device.zeros((count, 2), np.float64)
+        if isinstance(source, data.ArraySource):
+            self._look_ahead(source, shape)
+
+    def _look_ahead(self, source: data.ArraySource, shape: tuple[int, ...]) -> None:
+        """Raise now what a later batch would raise - but for NaN, which would take a pass."""
+        if rest := source.samples % source.batch_size:
+            self.output_shape_of((rest, *shape[1:]))
+        if True in self._kinds():
+            whole = source.gather(slice(0, source.samples))
+            ignore = getattr(self.loss, "ignore_class", None)
+            check_labels(whole.y, self.output_shape_of(shape)[-1], ignore, whole.positions)
+
+    def _kinds(self) -> set[bool]:
+        """The kinds of targets that loss and metrics want: labels (True), numbers (False)."""
+        assert self.loss
+        assert self._resolved is not None
+        return {self.loss.sparse} | {metric.sparse for metric, _ in self._resolved}
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Bad input on a first use leaves no trace: what it built or inferred is undone."""
+        assert self.context is not None
+        context, built = self.context, self.built
+        before = self.optimizer, self.loss, self._asked, self._resolved
+        fresh, step = self.unbuilt(), int(context.random_state[1])
+        try:
+            yield
+        except (ValueError, TypeError):
+            if int(context.random_state[1]) == step:
+                self.optimizer, self.loss, self._asked, self._resolved = before
+                if not built:
+                    self.forget(fresh)
+            raise
 
     def _infer(self, y: Any, verbose: int) -> None:
         activation = self.last_activation()
@@ -146,7 +180,7 @@ class Evaluation(Layer):
         assert self._resolved is not None
         outputs = self.output_shape_of(self._batch_shape(batch.x))
         w = check_weight(batch.w, outputs, batch.positions)
-        wanted = {self.loss.sparse} | {metric.sparse for metric, _ in self._resolved}
+        wanted = self._kinds()
         ignore = getattr(self.loss, "ignore_class", None)
         self._targets.load(
             batch.y, outputs, True in wanted, False in wanted, ignore, batch.positions
@@ -162,7 +196,9 @@ class Evaluation(Layer):
         y, mask = self.forward(x, None, training)
         rows = y.reshape(-1, y.shape[-1])
         values = self.buffer("values", len(rows))
-        gradient, loss, plain, weighted = self._targets.weights(w, mask, y.shape)
+        gradient, loss, plain, weighted = self._targets.weights(
+            w, mask, y.shape, getattr(self.loss, "ignore_class", None)
+        )
         t = self._targets.labels if self.loss.sparse else self._targets.numbers
         self.loss.value(kernels, values, rows, t)
         kernels.weighted_sum(self._totals[0], values, loss)
@@ -237,7 +273,7 @@ class Evaluation(Layer):
         if steps is not None:
             check_integer("steps", steps, 1)
         listed = callbacks_module.check(callbacks)
-        with self.model_context().lock:
+        with self.model_context().lock, self.all_or_nothing():
             source = data.source(x, y, sample_weight, batch_size)
             self._ready(source, False, level)
             told = CallbackList(listed, self, {"steps": steps or source.batches, "verbose": level})
@@ -271,7 +307,7 @@ class Evaluation(Layer):
         if steps is not None:
             check_integer("steps", steps, 1)
         listed = callbacks_module.check(callbacks)
-        with self.model_context().lock:
+        with self.model_context().lock, self.all_or_nothing():
             source = data.source(x, batch_size=batch_size)
             self._predictable(source.peek())
             told = CallbackList(listed, self, {"steps": steps or source.batches, "verbose": 0})
@@ -304,7 +340,7 @@ class Evaluation(Layer):
         -------
         float32 array
         """
-        with self.model_context().lock:
+        with self.model_context().lock, self.all_or_nothing():
             batch = data.source(x, batch_size=2**31 - 1).peek()
             self._predictable(batch)
             return np.array(self.forward(self._load_input(batch), None, False)[0])
@@ -317,6 +353,14 @@ class Evaluation(Layer):
 
     def output_shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The output's shape for a batch of this shape, building the model if need be."""
+        raise TypeError("Expected a Sequential. Received: a bare Evaluation.")
+
+    def unbuilt(self) -> list[Layer]:
+        """The layers that are not built yet."""
+        raise TypeError("Expected a Sequential. Received: a bare Evaluation.")
+
+    def forget(self, layers: list[Layer]) -> None:
+        """Unbuild the model and these of its layers."""
         raise TypeError("Expected a Sequential. Received: a bare Evaluation.")
 
     def last_activation(self) -> Any:

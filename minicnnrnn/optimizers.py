@@ -1,11 +1,11 @@
 """Optimizers: SGD, RMSprop, Adam, AdamW."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from minicnnrnn.parameters import Parameters
+from minicnnrnn.parameters import Parameters, Weight
 
 UNSUPPORTED = (
     "clipnorm",
@@ -91,8 +91,8 @@ class Optimizer:
         """Updates made so far."""
         return int(self._step[0])
 
-    def update(self, parameters: Parameters) -> None:
-        """Change the trainable parameters by one step along their gradients.
+    def update(self, parameters: Parameters, weights: Sequence[Weight]) -> None:
+        """Change those of the weights that are trainable by one step along their gradients.
 
         Slots are made at the first step, and anew when the parameters are others than before.
         """
@@ -110,7 +110,7 @@ class Optimizer:
             parameters.gradients,
             self._rates,
             self._step,
-            parameters.segments(),
+            parameters.segments(weights),
             *self.options(),
         )
         parameters.changed()

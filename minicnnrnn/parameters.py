@@ -80,14 +80,18 @@ class Parameters:
         """Note that values were written, so that packed or transformed copies are made anew."""
         self.version += 1
 
-    def segments(self) -> Any:
-        """(start, stop, decays) of every trainable weight: what an optimizer update visits."""
-        trained = tuple(weight.trainable for weight in self.weights)
+    def segments(self, weights: Sequence[Weight]) -> Any:
+        """(start, stop, decays) of those of the weights that an optimizer update visits.
+
+        They are all of a model, or those of a model that stands in another one.
+        """
+        wanted = {id(weight) for weight in weights}
+        trained = tuple(weight.trainable and id(weight) in wanted for weight in self.weights)
         if self._segments is None or self._segments[0] != trained:
             table = [
                 (start, start + weight.size, 1)
-                for start, weight in zip(self.offsets, self.weights, strict=True)
-                if weight.trainable
+                for start, weight, chosen in zip(self.offsets, self.weights, trained, strict=True)
+                if chosen
             ]
             self._segments = (trained, np.array(table, np.int64).reshape(-1, 3))
         return self._segments[1]

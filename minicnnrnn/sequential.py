@@ -57,8 +57,18 @@ class Sequential(Training):
         self._device = get_device(device)
         self._seed = seed
         self._checked: dict[Shape, Shape] = {}
-        for layer in layers or ():
-            self.add(layer)
+        if layers is not None and not isinstance(layers, Iterable):
+            self.fail("a list of layers", repr(layers), TypeError)
+        given = list(layers or ())
+        fresh = [layer for layer in given if isinstance(layer, Layer) and not layer.built]
+        try:
+            for layer in given:
+                self.add(layer)
+        except Exception:
+            for layer in self._layers:  # they may try again elsewhere
+                layer.owner = None
+            self.forget([layer for layer in fresh if layer in self._layers])
+            raise
 
     # --- the layers ----------------------------------------------------------------
 
@@ -179,6 +189,19 @@ class Sequential(Training):
         self._checked.clear()
         for layer in self._layers:
             layer.unbuild()
+
+    def unbuilt(self) -> list[Layer]:
+        """The layers that are not built yet."""
+        return [layer for layer in self._layers if not layer.built]
+
+    def forget(self, layers: list[Layer]) -> None:
+        """Unbuild the model and these of its layers; the weights of the others are kept."""
+        for layer in layers:
+            layer.unbuild()
+        self.built, self.input_shape = False, None
+        self._rearranged()
+        if self.owner is None and not self.weights:
+            self.context = None  # the next building draws the same initial weights
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """The shape behind the last layer; every layer checks the shape it gets."""

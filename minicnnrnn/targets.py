@@ -118,17 +118,7 @@ class Targets:
                 "one-hot targets use categorical_crossentropy)."
             )
         copy_batch(self.labels.reshape(shape), y, positions, "y")
-        labels = self.labels
-        if labels.min() < 0 or labels.max() >= C:
-            wrong = (labels < 0) | (labels >= C)
-            if ignore is not None:
-                wrong &= labels != ignore
-            if wrong.any():
-                row = int(np.argmax(wrong))
-                raise ValueError(
-                    f"Expected labels from 0 to {C - 1}, as the model has {C} outputs. "
-                    f"Received: {labels[row]}{_where(row // (len(labels) // shape[0]), positions)}"
-                )
+        check_labels(self.labels.reshape(shape), C, ignore, positions)
 
     def _as_outputs(self, y: Any, outputs: tuple[int, ...]) -> Any:
         if outputs[-1] == 1 and y.shape == outputs[:-1]:
@@ -137,15 +127,18 @@ class Targets:
             raise ValueError(f"Expected y of the output's shape {outputs}. Received: {y.shape}")
         return y
 
-    def weights(self, w: Any, mask: Any, outputs: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
+    def weights(
+        self, w: Any, mask: Any, outputs: tuple[int, ...], ignore: int | None = None
+    ) -> tuple[Any, Any, Any, Any]:
         """Weights of the rows: for the gradient, the loss, plain and weighted metrics.
 
-        The loss is the mean over all rows, or over those that the mask leaves; it counts for an
-        epoch as often as the batch has samples. Plain metrics know the mask alone.
+        The loss is the mean over all rows, or over those that the mask and the label that is
+        ignored leave; it counts for an epoch as often as the batch has samples. Plain metrics
+        know the mask alone.
         """
         N, rows = outputs[0], int(np.prod(outputs[:-1]))
         gradient, loss, plain, weighted = (buffer(rows) for buffer in self._weights)
-        if w is None and mask is None:
+        if w is None and mask is None and ignore is None:
             if self._constant != (N, rows):
                 gradient[:], loss[:], plain[:], weighted[:] = 1 / rows, N / rows, 1, 1
                 self._constant = (N, rows)
@@ -156,10 +149,25 @@ class Targets:
         weighted[:] = plain
         if w is not None:
             weighted *= np.broadcast_to(_lift(w, shape), shape).ravel()
-        valid = max(float(plain.sum()), 1.0)
-        gradient[:] = weighted / np.float32(valid)
-        loss[:] = weighted * np.float32(N / valid)
+        counted = plain if ignore is None else plain * (self.labels != ignore)
+        valid = max(float(counted.sum()), 1.0)
+        gradient[:] = weighted * counted / np.float32(valid)
+        loss[:] = gradient * np.float32(N)
         return gradient, loss, plain, weighted
+
+
+def check_labels(labels: Any, C: int, ignore: int | None, positions: Any) -> None:
+    """Raise if a label is none of 0 to C - 1, nor the one that is ignored."""
+    if labels.min() < 0 or labels.max() >= C:
+        wrong = (labels < 0) | (labels >= C)
+        if ignore is not None:
+            wrong &= labels != ignore
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            raise ValueError(
+                f"Expected labels from 0 to {C - 1}, as the model has {C} outputs. Received: "
+                f"{labels.flat[first]:g}{_where(first // (labels.size // len(labels)), positions)}"
+            )
 
 
 def check_weight(w: Any, outputs: tuple[int, ...], positions: Any) -> Any:

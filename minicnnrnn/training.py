@@ -40,7 +40,7 @@ class Training(Evaluation):
         if self.optimizer is None:
             raise ValueError("Expected a compiled model. Received: update() before compile().")
         assert self.context is not None
-        self.optimizer.update(self.context.parameters)
+        self.optimizer.update(self.context.parameters, self.weights)
         self.context.random_state[1] += 1
 
     # --- fit -----------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Training(Evaluation):
                 check_integer(name, steps, 1)
         check_integer("validation_freq", validation_freq, 1)
         listed = callbacks_module.check(callbacks)
-        with self.model_context().lock:
+        with self.model_context().lock, self.all_or_nothing():
             source = data.source(x, y, sample_weight, batch_size, class_weight)
             validation: data.Source | None = None
             if validation_data is not None:
@@ -126,6 +126,9 @@ class Training(Evaluation):
             elif validation_split:
                 source, validation = data.split(source, validation_split, validation_batch_size)
             self._ready(source, True, level)
+            if validation is not None:
+                self._ready(validation, False, 0)
+                self._load(validation.peek())
             history = History()
             steps = steps_per_epoch or source.batches
             params = {"epochs": epochs, "steps": steps, "verbose": level}
@@ -196,7 +199,7 @@ class Training(Evaluation):
     def _on_batch(
         self, x: Any, y: Any, w: Any, class_weight: Any, training: bool, return_dict: bool
     ) -> Any:
-        with self.model_context().lock:
+        with self.model_context().lock, self.all_or_nothing():
             source = data.source(x, y, w, 2**31 - 1, class_weight)
             self._ready(source, training, 0)
             self._reset_totals()

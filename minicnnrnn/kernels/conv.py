@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minicnnrnn.kernels.band import BAND_ROWS, band_rows, copy_band, copy_unless
+from minicnnrnn.kernels.band import BAND_ROWS, band_rows, copy_band, pack_gradient
 from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     ADD_BIAS,
@@ -211,7 +211,7 @@ def conv_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD,
     planes, reach, width = _input_band(D, H, W, KD, KH, KW, SD, SH, SW, LD, LH, LW)
     _, read = band_rows((H + SH - 1) // SH, 1, planes, reach, width, F)
     dy_band = planes * read * width * F
-    weight = MAX_WORKERS * (x_band + BAND_ROWS * OW * PANEL) + PARTS * (taps * CG * F + F)
+    weight = MAX_WORKERS * (x_band + (BAND_ROWS * OW + 1) * PANEL) + PARTS * (taps * CG * F + F)
     pointwise = product_transposed_workspace() if taps == 1 else 0
     input_ = G * panel_size(taps * FG, CG) + MAX_WORKERS * dy_band
     scratch = max(max(MAX_WORKERS * x_band, input_), max(weight, pointwise), PARTS * F)
@@ -492,25 +492,6 @@ def conv_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G,
 
 
 @inner
-def _pack_gradient(ws, panel, dy, y, start, F, rows, columns, sums, f):
-    """Pack rows of `dy` as they are before the relu, and add them to the bias' partial sums.
-
-    ``sums < 0``: another thread adds these rows.
-    """
-    width = panel_width(columns)
-    for row in range(rows):
-        source, target = start + row * F, panel + row * width
-        if y.size:
-            copy_unless(ws, target, dy, y, source, columns)
-        else:
-            copy(ws, target, dy, source, columns)
-        fill(ws, target + columns, 0, width - columns)
-        if sums >= 0:
-            for j in range(columns):
-                ws[sums + f + j] += ws[target + j]
-
-
-@inner
 def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, places):
     N, D, H, W, C, OD, OH, OW = sizes
     KD, KH, KW, CG, F, G = kernel
@@ -522,6 +503,7 @@ def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, p
     tiles = G * panels(FG) * kernel_rows
     sums = scratch + MAX_WORKERS * band_size
     band = scratch + worker * band_size
+    heap = band + band_size - PANEL
     panel = band + KD * read * width * C
     item = start
     while item < stop:  # the tiles of this range that lie in one part of the batch
@@ -554,10 +536,11 @@ def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, p
                 ldb = panel_width(columns)
                 f = g * FG + p * PANEL
                 if packed != f:
-                    bias = bias_sums + part * F if bias_sums >= 0 and tap == 0 else -1
-                    _pack_gradient(
-                        ws, panel, dy, y, row * OW * F + f, F, rows * OW, columns, bias, f
-                    )
+                    # One thread owns the first tap of a panel, and so adds the bias' gradient.
+                    owned = bias_sums >= 0 and tap == 0
+                    bias = bias_sums + part * F + f if owned else heap
+                    source = row * OW * F + f
+                    pack_gradient(ws, panel, dy, y, source, F, rows * OW, columns, bias)
                     packed = f
                 taps = 1 if _merged(LW, G) else KW
                 i, j, k = tap // (KH * taps), tap // taps % KH, tap % taps
@@ -597,7 +580,7 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
         set_offset(ws, table, r, r * SH * (W if direct else width) * C)
     tiles = G * panels(F // G) * (KD * KH if _merged(LW, G) else KD * KH * KW)
     parts = _parts(N, tiles)
-    band_size = KD * read * width * C + most * OW * PANEL
+    band_size = KD * read * width * C + most * OW * PANEL + PANEL
     sizes = (N, D, H, W, C, OD, OH, OW)
     kernel, steps = (KD, KH, KW, CG, F, G), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
     bias_sums = scratch + MAX_WORKERS * band_size + parts * dw.size if db.size else -1

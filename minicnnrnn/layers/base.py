@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minicnnrnn import initializers
+from minicnnrnn.arrays import as_array, copy_batch
 from minicnnrnn.device import Buffer, Device, get_device
 from minicnnrnn.parameters import Parameters, Weight
 from minicnnrnn.random import generator
@@ -134,7 +135,7 @@ class Layer:
     def refuse(self, **arguments: Any) -> None:
         """Raise for arguments that Keras has and this layer does not, unless they are unset."""
         for argument, value in arguments.items():
-            if value not in (None, False):
+            if value is not None and value is not False:
                 self.fail(f"{argument} to be left out: it is not supported", f"{value!r}")
 
     def _declared(
@@ -322,6 +323,8 @@ class Layer:
             changed then.
         """
         self._require_built()
+        if not isinstance(weights, list | tuple):
+            self.fail("a list of weights", repr(weights), TypeError)
         given = [np.asarray(w) for w in weights]
         if len(given) != len(self.weights):
             self.fail(f"{len(self.weights)} weights", f"{len(given)}")
@@ -331,6 +334,10 @@ class Layer:
                     f"weight {weight.name!r} to have shape {weight.shape} and a real dtype",
                     f"shape {array.shape}, dtype {array.dtype}",
                 )
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(array.astype(np.float32)).all()
+            if not finite:
+                self.fail(f"weight {weight.name!r} to be finite in float32", "NaN or infinity")
         self.allocate()
         assert self.context is not None
         with self.context.lock:
@@ -381,18 +388,35 @@ class Layer:
 
     def __call__(self, x: Any, training: bool = False, mask: Any = None) -> Any:
         """Apply the layer to an array, building it first if need be; returns a new array."""
-        array = np.ascontiguousarray(x, dtype=np.float32)
-        if array.ndim == 0 or array.size == 0:
-            self.fail("a batch with at least one sample", f"shape {array.shape}")
+        array = self._array(x)
+        mask = None if mask is None else self._mask(mask, array.shape)
         self.build_once((None, *array.shape[1:]))
         self.allocate()
         assert self.context is not None
         with self.context.lock:
             if training:
                 self.context.parameters.allocate_gradients()
-            if mask is not None:
-                mask = np.ascontiguousarray(np.asarray(mask) != 0, dtype=np.uint8)
             return np.array(self.forward(array, mask, training)[0])
+
+    def _array(self, x: Any) -> Any:
+        """A float32 copy of what a user passed; an error names the layer."""
+        try:
+            rows = as_array(x, "x")
+            array = np.empty(rows.shape, np.float32)
+            copy_batch(array, rows)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"layer {self.name!r}: {error}") from None
+        return array
+
+    def _mask(self, mask: Any, shape: tuple[int, ...]) -> Any:
+        """The mask as uint8 (N, T): kernels trust its shape."""
+        given = np.asarray(mask)
+        if given.shape != shape[:2] or given.dtype.kind not in "biuf":
+            self.fail(
+                f"mask of shape {shape[:2]}, one number a step",
+                f"shape {given.shape}, dtype {given.dtype}",
+            )
+        return np.ascontiguousarray(given != 0, dtype=np.uint8)
 
     def pass_mask(self, mask: Any) -> Any:
         """The mask behind this layer; warns, once, if the layer cannot carry one."""

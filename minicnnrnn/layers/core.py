@@ -231,7 +231,8 @@ class Reshape(Layer):
     def __init__(self, target_shape: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         given = tuple(target_shape) if isinstance(target_shape, tuple | list) else (target_shape,)
-        if not all(n == -1 or shapes.is_integer(n, 1) for n in given) or given.count(-1) > 1:
+        whole = bool(given) and all(shapes.is_integer(n, 1) or n == -1 for n in given)
+        if not whole or given.count(-1) > 1:
             self.fail("target_shape of positive integers, at most one -1", repr(target_shape))
         self.target_shape = tuple(int(n) for n in given)
 
