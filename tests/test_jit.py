@@ -49,9 +49,9 @@ needs_jit = pytest.mark.skipif(not jit.JIT, reason="there is nothing compiled")
 def test_an_edited_callee_takes_effect_at_the_next_run(tmp_path):
     shutil.copytree(ROOT / "minicnnrnn", tmp_path / "minicnnrnn")
     cache = {"MINICNNRNN_CACHE_DIR": str(tmp_path / "cache")}
-    code = "from minicnnrnn.kernels.gemm import panel_size; print(panel_size(3, 1))"
+    code = "from minicnnrnn.kernels.panel import panel_size; print(panel_size(3, 1))"
     before = run(code, tmp_path, **cache)
-    gemm = tmp_path / "minicnnrnn/kernels/gemm.py"
+    gemm = tmp_path / "minicnnrnn/kernels/panel.py"
     source = gemm.read_text()
     old = "    return rows * ((columns"
     assert old in source

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
-from minicnnrnn.kernels import gemm
+from minicnnrnn.kernels import gemm, panel
 from minicnnrnn.kernels.jit import JIT, cpu
 
 
@@ -26,7 +26,7 @@ def set_offsets(ws, offsets):
 def product(c, a, b, bias, flags, ws):
     M, K = a.shape
     N = b.shape[1]
-    gemm.pack(ws, 0, b, 0, N, 1, K, N)
+    panel.pack(ws, 0, b, 0, N, 1, K, N)
     gemm.product(c, 0, N, a, 0, K, 1, ws, 0, M, N, K, bias, flags)
 
 
@@ -43,16 +43,16 @@ def sum_rows(total, x, ws):
 
 @settings(max_examples=60)
 @given(
-    st.integers(1, 40), st.integers(1, gemm.PANEL), st.integers(1, 9), st.integers(1, 4),
+    st.integers(1, 40), st.integers(1, panel.PANEL), st.integers(1, 9), st.integers(1, 4),
     st.sampled_from([0, 1]), st.booleans(), st.booleans(), seeds,
 )  # fmt: skip
 @example(1, 1, 1, 1, 0, True, True, 0)
-@example(29, gemm.PANEL, 9, 4, 1, False, True, 1)
-@example(13, gemm.VECTOR_WIDTH, 5, 2, 0, True, False, 2)
+@example(29, panel.PANEL, 9, 4, 1, False, True, 1)
+@example(13, panel.VECTOR_WIDTH, 5, 2, 0, True, False, 2)
 def test_a_block_is_its_definition(M, columns, K, R, accumulate, bias, relu, seed):
     rng = np.random.default_rng(seed)
     am, ak, ldc = int(rng.integers(1, 5)), int(rng.integers(1, 5)), columns + 3
-    ldb = gemm.PANEL if columns > gemm.VECTOR_WIDTH else gemm.VECTOR_WIDTH
+    ldb = panel.PANEL if columns > panel.VECTOR_WIDTH else panel.VECTOR_WIDTH
     offsets = rng.integers(0, 50, R)
     a = integer_valued(rng, 50 + M * am + K * ak)
     b, beta = integer_valued(rng, R, K, ldb), integer_valued(rng, columns)
@@ -74,11 +74,11 @@ def test_a_block_is_its_definition(M, columns, K, R, accumulate, bias, relu, see
 
 @given(st.integers(1, 120), st.integers(1, 80), st.integers(1, 60), seeds, st.booleans())
 @example(1, 1, 1, 0, True)
-@example(97, 300, 3 * gemm.PANEL + 1, 1, False)  # a second block of rows, a second block of depth
+@example(97, 300, 3 * panel.PANEL + 1, 1, False)  # a second block of rows, a second block of depth
 def test_products_are_numpys(M, K, N, seed, bias):
     rng = np.random.default_rng(seed)
     a, b, beta = (integer_valued(rng, *s) for s in ((M, K), (K, N), (N,)))
-    c, ws = nans(M, N), nans(K * (N + gemm.PANEL))
+    c, ws = nans(M, N), nans(K * (N + panel.PANEL))
     product(c, a, b, beta, gemm.ADD_BIAS if bias else gemm.OVERWRITE, ws)
     np.testing.assert_array_equal(c, a @ b + (beta if bias else 0))
     tall, other = integer_valued(rng, K, M), integer_valued(rng, K, N)
@@ -97,22 +97,24 @@ def test_sum_rows(rows, columns, seed):
 @pytest.mark.skipif(not JIT, reason="NumPy sums in an order of its own")
 def test_an_element_is_one_chain_whatever_the_tile():
     rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((40, 70), (70, gemm.PANEL)))
-    ws, nothing = nans(2), np.zeros(gemm.PANEL, np.float32)
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((40, 70), (70, panel.PANEL)))
+    ws, nothing = nans(2), np.zeros(panel.PANEL, np.float32)
     set_offsets(ws, np.zeros(1, np.int64))
-    whole = nans(40, gemm.PANEL)
-    block(whole, gemm.PANEL, 40, gemm.PANEL, a, 70, 1, ws, b, gemm.PANEL, 0, 70, 1, nothing, 0)
+    whole = nans(40, panel.PANEL)
+    block(whole, panel.PANEL, 40, panel.PANEL, a, 70, 1, ws, b, panel.PANEL, 0, 70, 1, nothing, 0)
     for rows in (1, 2, 3, 7, 11):
-        part = nans(rows, gemm.PANEL)
-        block(part, gemm.PANEL, rows, gemm.PANEL, a, 70, 1, ws, b, gemm.PANEL, 0, 70, 1, nothing, 0)
+        part = nans(rows, panel.PANEL)
+        block(
+            part, panel.PANEL, rows, panel.PANEL, a, 70, 1, ws, b, panel.PANEL, 0, 70, 1, nothing, 0
+        )
         np.testing.assert_array_equal(part, whole[:rows])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_infinity_pass_through_relu(value):
-    c, b = nans(1, 1), np.ones((1, gemm.PANEL), np.float32)
+    c, b = nans(1, 1), np.ones((1, panel.PANEL), np.float32)
     ws = nans(2)
     set_offsets(ws, np.zeros(1, np.int64))
     a = np.array([value], np.float32)
-    block(c, 1, 1, 1, a, 1, 1, ws, b, gemm.VECTOR_WIDTH, 0, 1, 1, a, gemm.RELU)
+    block(c, 1, 1, 1, a, 1, 1, ws, b, panel.VECTOR_WIDTH, 0, 1, 1, a, gemm.RELU)
     np.testing.assert_array_equal(c, [[value]])

@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minicnnrnn.kernels.gemm import address, floats
 from minicnnrnn.kernels.jit import JIT, REASSOCIATE, cpu, inner, once, split
+from minicnnrnn.kernels.panel import address, floats
 
 LINEAR, RELU, LEAKY_RELU, ELU, SELU, GELU, GELU_TANH = 0, 1, 2, 3, 4, 5, 6
 SILU, SOFTPLUS, TANH, SIGMOID, HARD_SIGMOID = 7, 8, 9, 10, 11

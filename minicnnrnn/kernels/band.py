@@ -5,13 +5,9 @@ padded copy of the whole image.
 """
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from minicnnrnn.kernels.gemm import PANEL, VECTOR, address, copy, fill, floats, panel_width
-from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, inner, once
+from minicnnrnn.kernels.jit import inner
+from minicnnrnn.kernels.panel import PANEL, address, copy, fill, move_rows, panel_width
 
 ZERO = np.float32(0)
 BAND_ROWS = 16  # output rows that a band serves at most
@@ -59,69 +55,6 @@ def copy_band(band, s0, x, gate, D, H, W, C, n, d, LD, planes, h, rows, w, width
                 fill(band, target + (left + inside) * C, 0, (width - left - inside) * C)
 
 
-if JIT:
-
-    @intrinsic
-    def _gradient_rows(typingctx, arguments):  # type: ignore[no-untyped-def]
-        """Move rows of a full panel and add them up, in whole vectors.
-
-        As a Numba loop over 16 floats a row it took 60 ns a row, most of it to find out whether
-        the arrays overlap; here it takes 5.
-        """
-
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
-            panel, dy, y, step, rows, sums = (builder.extract_value(values[0], i) for i in range(6))
-            zero = ir.Constant(VECTOR, [0.0] * VECTOR_WIDTH)
-
-            def at(base: ir.Value, offset: ir.Value, j: int) -> ir.Value:
-                where = builder.add(base, builder.add(offset, INT(4 * VECTOR_WIDTH * j)))
-                return builder.inttoptr(where, VECTOR.as_pointer())
-
-            def move(gated: bool) -> None:
-                totals = [cgutils.alloca_once_value(builder, zero) for _ in range(2)]
-                with cgutils.for_range(builder, rows) as loop:
-                    source = builder.mul(loop.index, step)
-                    target = builder.mul(loop.index, INT(4 * PANEL))
-                    for j in range(2):
-                        value = builder.load(at(dy, source, j), align=4)
-                        if gated:
-                            gate = builder.load(at(y, source, j), align=4)
-                            closed = builder.fcmp_ordered("<=", gate, zero)
-                            value = builder.select(closed, zero, value)
-                        builder.store(value, at(panel, target, j), align=4)
-                        total = builder.fadd(builder.load(totals[j]), value)
-                        builder.store(total, totals[j])
-                for j in range(2):
-                    old = builder.load(at(sums, INT(0), j), align=4)
-                    new = builder.fadd(old, builder.load(totals[j]))
-                    builder.store(new, at(sums, INT(0), j), align=4)
-
-            with builder.if_else(builder.icmp_signed("!=", y, INT(0))) as (then, otherwise):
-                with then:
-                    move(True)
-                with otherwise:
-                    move(False)
-            return context.get_dummy_value()
-
-        return types.void(arguments), codegen
-
-else:
-
-    def _gradient_rows(arguments: tuple[int, ...]) -> None:
-        panel, dy, y, step, rows, sums = arguments
-        for row in range(rows):
-            value = floats(dy + row * step)[:PANEL]
-            if y:
-                value = np.where(floats(y + row * step)[:PANEL] <= 0, ZERO, value)
-            floats(panel)[row * PANEL : (row + 1) * PANEL] = value
-            floats(sums)[:PANEL] += value
-
-
-@once(6)
-def gradient_rows(panel, dy, y, step, rows, sums):
-    _gradient_rows((panel, dy, y, step, rows, sums))
-
-
 @inner
 def pack_gradient(ws, panel, dy, y, start, F, rows, columns, sums):
     """Pack rows of `dy` as they are before the relu, and add them to the sums of the bias.
@@ -131,9 +64,7 @@ def pack_gradient(ws, panel, dy, y, start, F, rows, columns, sums):
     """
     if columns == PANEL:
         gate = address(y, start) if y.size else 0
-        gradient_rows(
-            (address(ws, panel), address(dy, start), gate, 4 * F, rows, address(ws, sums))
-        )
+        move_rows((address(ws, panel), address(dy, start), gate, 4 * F, rows, address(ws, sums)))
         return
     width = panel_width(columns)
     for row in range(rows):

@@ -7,10 +7,18 @@ from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     ADD_BIAS,
     OVERWRITE,
-    PANEL,
     PARTS,
     RELU,
     block,
+    product,
+    product_transposed,
+    product_transposed_workspace,
+    set_offset,
+    sum_rows,
+)
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.panel import (
+    PANEL,
     copy,
     fill,
     grain,
@@ -19,13 +27,7 @@ from minicnnrnn.kernels.gemm import (
     panel_size,
     panel_width,
     panels,
-    product,
-    product_transposed,
-    product_transposed_workspace,
-    set_offset,
-    sum_rows,
 )
-from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

@@ -7,14 +7,13 @@ from minicnnrnn.kernels.gemm import (
     OVERWRITE,
     PARTS,
     RELU,
-    pack,
-    panel_size,
     product,
     product_transposed,
     product_transposed_workspace,
     sum_rows,
 )
 from minicnnrnn.kernels.jit import cpu
+from minicnnrnn.kernels.panel import pack, panel_size
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

@@ -12,11 +12,11 @@ loop walks straight through the cache.
 Each element of C is one chain of multiply-adds, r outermost, k innermost, however C is cut into
 tiles: the same bits for any tile and any number of threads.
 
-This is the only file with raw addresses.
+Arrays come with the element offset where they begin; inside, everything is an address, so that
+each product is compiled once and called by all kernels through a pointer.
 """
 
 import collections
-import ctypes
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,19 @@ from minicnnrnn.kernels.jit import (
     once,
     split,
 )
+from minicnnrnn.kernels.panel import (
+    FLOAT,
+    PANEL,
+    VECTOR,
+    address,
+    floats,
+    grain,
+    integers,
+    pack_panel_at,
+    panel_width,
+    panels,
+)
 
-PANEL = 2 * VECTOR_WIDTH
 # Tiles of rows x two vectors, and of rows x one vector. The accumulators and the operands of
 # one k fill the register file: 32 registers with AVX-512, 16 without.
 WIDE_ROWS, NARROW_ROWS = (14, 14) if SIMD == "avx512" else (6, 12)
@@ -46,8 +57,6 @@ WIDE_ROWS, NARROW_ROWS = (14, 14) if SIMD == "avx512" else (6, 12)
 OVERWRITE, ACCUMULATE, ADD_BIAS, RELU = 0, 1, 2, 4
 
 TILE_FLOATS = PANEL * (max(WIDE_ROWS, NARROW_ROWS) + 1)  # and a row for the bias
-FLOAT = ir.FloatType()
-VECTOR = ir.VectorType(FLOAT, VECTOR_WIDTH)
 
 
 # ---------------------------------------------------------------------------------------
@@ -210,20 +219,6 @@ if JIT:
 
         return types.void(rows, wide, arguments), codegen
 
-    def _pointer(kind: Any, element: Any) -> Any:
-        """A function that turns an address into a pointer to elements of this type."""
-
-        @intrinsic
-        def pointer(typingctx, address):  # type: ignore[no-untyped-def]
-            def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
-                return builder.inttoptr(values[0], element.as_pointer())
-
-            return types.CPointer(kind)(address), codegen
-
-        return pointer
-
-    floats, integers = _pointer(types.float32, FLOAT), _pointer(types.int64, INT)
-
     @intrinsic
     def _stack_floats(typingctx, count):  # type: ignore[no-untyped-def]
         """The address of a tile's worth of floats on the stack."""
@@ -236,14 +231,6 @@ if JIT:
         return types.intp(count), codegen
 
 else:  # the plain Python twins
-
-    def floats(address: int) -> Any:
-        """Memory from an address on, as an array without an end."""
-        return np.ctypeslib.as_array((ctypes.c_float * 2**28).from_address(int(address)))
-
-    def integers(address: int) -> Any:
-        return np.ctypeslib.as_array((ctypes.c_int64 * 2**20).from_address(int(address)))
-
     _stack: collections.deque[Any] = collections.deque(maxlen=64)  # deeper than calls nest
 
     def _stack_floats(count: int) -> int:
@@ -309,28 +296,6 @@ def gemm_block(c, ldc, M, columns, a, am, ak, ao, b, ldb, br, K, R, bias, flags)
 
 
 @inner
-def address(array, start):
-    """The address of an array's element `start`."""
-    return array.ctypes.data + 4 * start
-
-
-@inner
-def fill(target, start, value, count):
-    """``target[start : start + count] = value`` on flat memory."""
-    to = floats(address(target, start))
-    for i in range(count):
-        to[i] = value
-
-
-@inner
-def copy(target, t0, source, s0, count):
-    """``target[t0 : t0 + count] = source[s0 : s0 + count]`` on flat memory."""
-    to, of = floats(address(target, t0)), floats(address(source, s0))
-    for i in range(count):
-        to[i] = of[i]
-
-
-@inner
 def block(c, c0, ldc, M, columns, a, a0, am, ak, ws, ao, b, b0, ldb, br, K, R, bias, bias0, flags):
     """One block of the product; arrays come with the element offset where they begin.
 
@@ -364,76 +329,6 @@ def set_offset(ws, table, r, offset):
 ROW_BLOCK = 96  # rows of C that one work item computes: a block of A stays in the L2 cache
 DEPTH_BLOCK = 256  # rows of B that are packed at a time: a packed panel stays in the L1 cache
 PARTS = 16  # a long sum over rows is cut this many ways, whatever the number of threads
-GRAIN = 200_000  # multiply-adds that make it worth waking a second thread
-
-
-@inner
-def grain(work):
-    """Work items a thread should at least have when each is `work` multiply-adds."""
-    return 1 + GRAIN // max(work, 1)
-
-
-@inner
-def panels(columns):
-    """Panels that `columns` columns are cut into."""
-    return (columns + PANEL - 1) // PANEL
-
-
-@inner
-def panel_width(columns):
-    """Distance of the rows in a panel that holds `columns` columns."""
-    return PANEL if columns > VECTOR_WIDTH else VECTOR_WIDTH
-
-
-@cpu
-def panel_size(rows, columns):
-    """Floats that a matrix of `rows` x `columns` takes when packed into panels."""
-    return rows * ((columns + VECTOR_WIDTH - 1) // VECTOR_WIDTH * VECTOR_WIDTH)
-
-
-@inner
-def _pack_panel(panel, b, bk, bn, K, columns):
-    """Copy `K` rows by `columns` columns of B into one panel, zeros behind the last column."""
-    width = panel_width(columns)
-    target, source = floats(panel), floats(b)
-    if bn == 1:
-        for k in range(K):
-            for j in range(columns):
-                target[k * width + j] = source[k * bk + j]
-    else:  # transposed: read along k, where the source is contiguous
-        for j in range(columns):
-            for k in range(K):
-                target[k * width + j] = source[k * bk + j * bn]
-    for k in range(K):
-        for j in range(columns, width):
-            target[k * width + j] = 0
-
-
-@inner
-def pack_panel(packed, p0, b, b0, bk, bn, K, columns):
-    """Pack one panel, or `K` of its rows, at ``packed[p0]``; see ``pack``."""
-    _pack_panel(address(packed, p0), address(b, b0), bk, bn, K, columns)
-
-
-@inner
-def _pack_range(start, stop, worker, packed, b, bk, bn, K, N):
-    for p in range(start, stop):
-        n = p * PANEL
-        _pack_panel(packed + 4 * n * K, b + 4 * n * bn, bk, bn, K, min(PANEL, N - n))
-
-
-@once(6)
-def gemm_pack(packed, b, bk, bn, K, N):
-    split(_pack_range, panels(N), grain(8 * K * PANEL), (packed, b, bk, bn, K, N))
-
-
-@inner
-def pack(packed, p0, b, b0, bk, bn, K, N):
-    """Pack a `K` x `N` matrix, element (k, n) at ``b0 + k * bk + n * bn``, panel by panel.
-
-    Panel p begins at ``p0 + p * PANEL * K``; altogether ``panel_size(K, N)`` floats.
-    """
-    gemm_pack((address(packed, p0), address(b, b0), bk, bn, K, N))
 
 
 @inner
@@ -478,7 +373,7 @@ def _transposed_range(start, stop, worker, c, a, b, M, N, K, zero, scratch):
         columns = min(PANEL, N - n)
         for k in range(0, K, DEPTH_BLOCK):
             depth = min(DEPTH_BLOCK, K - k)
-            _pack_panel(panel, b + 4 * (k * N + n), N, 1, depth, columns)
+            pack_panel_at(panel, b + 4 * (k * N + n), N, 1, depth, columns)
             for m in range(first * ROW_BLOCK, min(M, last * ROW_BLOCK), ROW_BLOCK):
                 gemm_block((
                     c + 4 * (m * N + n), N, min(ROW_BLOCK, M - m), columns, a + 4 * (k * M + m),

@@ -3,17 +3,9 @@
 import numpy as np
 
 from minicnnrnn.kernels.activation import differentiate
-from minicnnrnn.kernels.gemm import (
-    ACCUMULATE,
-    ADD_BIAS,
-    OVERWRITE,
-    address,
-    grain,
-    pack,
-    panel_size,
-    set_offset,
-)
+from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.panel import address, grain, pack, panel_size
 from minicnnrnn.kernels.recurrent import (
     ZERO_TABLE,
     activated,

@@ -21,21 +21,19 @@ from minicnnrnn.kernels.activation import (
     activation_backward_numpy,
     activation_forward_numpy,
 )
-from minicnnrnn.kernels.gemm import (
-    ACCUMULATE,
-    DEPTH_BLOCK,
-    OVERWRITE,
+from minicnnrnn.kernels.gemm import ACCUMULATE, DEPTH_BLOCK, OVERWRITE, gemm_block
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
+from minicnnrnn.kernels.panel import (
     PANEL,
-    _pack_panel,
     address,
     floats,
-    gemm_block,
     grain,
+    move_rows,
     pack,
+    pack_panel_at,
     panel_width,
     panels,
 )
-from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -192,6 +190,14 @@ def _gather_rows(rows, ldr, x, C, h, U, ldh, first, depth, N, T, backwards):
 
 
 @inner
+def _add_rows(total, rows, ldr, count, columns):
+    to, of = floats(total), floats(rows)
+    for k in range(count):
+        for i in range(columns):
+            to[i] += of[k * ldr + i]
+
+
+@inner
 def _weight_range(
     start, stop, worker, dw, ldw, C, du, ldu, U, db, x, h, ldh, dgates, ldg, columns, N, T,
     backwards, scratch, zero,
@@ -207,7 +213,17 @@ def _weight_range(
             j = p * PANEL
             width = min(PANEL, columns - j)
             ldb = panel_width(width)
-            _pack_panel(panel, dgates + 4 * (first * ldg + j), ldg, 1, depth, width)
+            source = dgates + 4 * (first * ldg + j)
+            if db and first == 0:
+                total = floats(db + 4 * j)
+                for i in range(width):
+                    total[i] = 0
+            if width == PANEL:
+                move_rows((panel, source, 0, 4 * ldg, depth, db + 4 * j if db else 0))
+            else:
+                pack_panel_at(panel, source, ldg, 1, depth, width)
+                if db:
+                    _add_rows(db + 4 * j, panel, ldb, depth, width)
             if C:
                 gemm_block((
                     dw + 4 * j, ldw, C, width, rows, 1, ldr, zero, panel, ldb, 0, depth, 1, 0,
@@ -218,14 +234,6 @@ def _weight_range(
                     du + 4 * j, ldu, U, width, rows + 4 * C, 1, ldr, zero, panel, ldb, 0, depth,
                     1, 0, flags,
                 ))  # fmt: skip
-            if db:
-                total, packed = floats(db + 4 * j), floats(panel)
-                if first == 0:
-                    for i in range(width):
-                        total[i] = 0
-                for k in range(depth):
-                    for i in range(width):
-                        total[i] += packed[k * ldb + i]
 
 
 @once(18)

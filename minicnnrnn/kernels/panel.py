@@ -1,0 +1,207 @@
+"""Memory by address, and panels: how the building block wants its second matrix.
+
+A panel holds `PANEL` columns of a matrix, the last one `VECTOR_WIDTH` where that is enough, with
+its rows one behind the other: the microkernel walks straight through it.
+"""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, cpu, inner, once, split
+
+PANEL = 2 * VECTOR_WIDTH
+GRAIN = 200_000  # multiply-adds that make it worth waking a second thread
+FLOAT = ir.FloatType()
+VECTOR = ir.VectorType(FLOAT, VECTOR_WIDTH)
+
+if JIT:
+
+    def _pointer(kind: Any, element: Any) -> Any:
+        """A function that turns an address into a pointer to elements of this type."""
+
+        @intrinsic
+        def pointer(typingctx, address):  # type: ignore[no-untyped-def]
+            def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+                return builder.inttoptr(values[0], element.as_pointer())
+
+            return types.CPointer(kind)(address), codegen
+
+        return pointer
+
+    floats, integers = _pointer(types.float32, FLOAT), _pointer(types.int64, INT)
+
+    @intrinsic
+    def _move_rows(typingctx, arguments):  # type: ignore[no-untyped-def]
+        """Move rows of a full panel and add them up, in whole vectors.
+
+        A Numba loop over the few floats of a row would spend most of its time on finding out
+        whether the arrays overlap.
+        """
+
+        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            panel, source, gate, step, rows, sums = (
+                builder.extract_value(values[0], i) for i in range(6)
+            )
+            zero = ir.Constant(VECTOR, [0.0] * VECTOR_WIDTH)
+
+            def at(base: ir.Value, offset: ir.Value, j: int) -> ir.Value:
+                where = builder.add(base, builder.add(offset, INT(4 * VECTOR_WIDTH * j)))
+                return builder.inttoptr(where, VECTOR.as_pointer())
+
+            def move(gated: bool) -> None:
+                totals = [cgutils.alloca_once_value(builder, zero) for _ in range(2)]
+                with cgutils.for_range(builder, rows) as loop:
+                    row = builder.mul(loop.index, step)
+                    target = builder.mul(loop.index, INT(4 * PANEL))
+                    for j in range(2):
+                        value = builder.load(at(source, row, j), align=4)
+                        if gated:
+                            limit = builder.load(at(gate, row, j), align=4)
+                            closed = builder.fcmp_ordered("<=", limit, zero)
+                            value = builder.select(closed, zero, value)
+                        builder.store(value, at(panel, target, j), align=4)
+                        total = builder.fadd(builder.load(totals[j]), value)
+                        builder.store(total, totals[j])
+                with builder.if_then(builder.icmp_signed("!=", sums, INT(0))):
+                    for j in range(2):
+                        old = builder.load(at(sums, INT(0), j), align=4)
+                        new = builder.fadd(old, builder.load(totals[j]))
+                        builder.store(new, at(sums, INT(0), j), align=4)
+
+            with builder.if_else(builder.icmp_signed("!=", gate, INT(0))) as (then, otherwise):
+                with then:
+                    move(True)
+                with otherwise:
+                    move(False)
+            return context.get_dummy_value()
+
+        return types.void(arguments), codegen
+
+else:  # the plain Python twins
+
+    def floats(address: int) -> Any:
+        """Memory from an address on, as an array without an end."""
+        return np.ctypeslib.as_array((ctypes.c_float * 2**28).from_address(int(address)))
+
+    def integers(address: int) -> Any:
+        return np.ctypeslib.as_array((ctypes.c_int64 * 2**20).from_address(int(address)))
+
+    def _move_rows(arguments: tuple[int, ...]) -> None:
+        panel, source, gate, step, rows, sums = arguments
+        for row in range(rows):
+            value = floats(source + row * step)[:PANEL]
+            if gate:
+                value = np.where(floats(gate + row * step)[:PANEL] <= 0, np.float32(0), value)
+            floats(panel)[row * PANEL : (row + 1) * PANEL] = value
+            if sums:
+                floats(sums)[:PANEL] += value
+
+
+@inner
+def address(array, start):
+    """The address of an array's element `start`."""
+    return array.ctypes.data + 4 * start
+
+
+@inner
+def fill(target, start, value, count):
+    """``target[start : start + count] = value`` on flat memory."""
+    to = floats(address(target, start))
+    for i in range(count):
+        to[i] = value
+
+
+@inner
+def copy(target, t0, source, s0, count):
+    """``target[t0 : t0 + count] = source[s0 : s0 + count]`` on flat memory."""
+    to, of = floats(address(target, t0)), floats(address(source, s0))
+    for i in range(count):
+        to[i] = of[i]
+
+
+@inner
+def grain(work):
+    """Work items a thread should at least have when each is `work` multiply-adds."""
+    return 1 + GRAIN // max(work, 1)
+
+
+@inner
+def panels(columns):
+    """Panels that `columns` columns are cut into."""
+    return (columns + PANEL - 1) // PANEL
+
+
+@inner
+def panel_width(columns):
+    """Distance of the rows in a panel that holds `columns` columns."""
+    return PANEL if columns > VECTOR_WIDTH else VECTOR_WIDTH
+
+
+@cpu
+def panel_size(rows, columns):
+    """Floats that a matrix of `rows` x `columns` takes when packed into panels."""
+    return rows * ((columns + VECTOR_WIDTH - 1) // VECTOR_WIDTH * VECTOR_WIDTH)
+
+
+@once(6)
+def move_rows(panel, source, gate, step, rows, sums):
+    """Move `rows` rows of a full panel; all arguments but `rows` are addresses or bytes.
+
+    `step` is the distance of the rows at the source. With a gate, what it closes (at or below 0)
+    becomes 0. With `sums`, the columns are added to them.
+    """
+    _move_rows((panel, source, gate, step, rows, sums))
+
+
+@inner
+def pack_panel_at(panel, b, bk, bn, K, columns):
+    """Copy `K` rows by `columns` columns of B into one panel, zeros behind the last column."""
+    if bn == 1 and columns == PANEL:
+        move_rows((panel, b, 0, 4 * bk, K, 0))
+        return
+    width = panel_width(columns)
+    target, source = floats(panel), floats(b)
+    if bn == 1:
+        for k in range(K):
+            for j in range(columns):
+                target[k * width + j] = source[k * bk + j]
+    else:  # transposed: read along k, where the source is contiguous
+        for j in range(columns):
+            for k in range(K):
+                target[k * width + j] = source[k * bk + j * bn]
+    for k in range(K):
+        for j in range(columns, width):
+            target[k * width + j] = 0
+
+
+@inner
+def pack_panel(packed, p0, b, b0, bk, bn, K, columns):
+    """Pack one panel, or `K` of its rows, at ``packed[p0]``; see ``pack``."""
+    pack_panel_at(address(packed, p0), address(b, b0), bk, bn, K, columns)
+
+
+@inner
+def _pack_range(start, stop, worker, packed, b, bk, bn, K, N):
+    for p in range(start, stop):
+        n = p * PANEL
+        pack_panel_at(packed + 4 * n * K, b + 4 * n * bn, bk, bn, K, min(PANEL, N - n))
+
+
+@once(6)
+def panel_pack(packed, b, bk, bn, K, N):
+    split(_pack_range, panels(N), grain(8 * K * PANEL), (packed, b, bk, bn, K, N))
+
+
+@inner
+def pack(packed, p0, b, b0, bk, bn, K, N):
+    """Pack a `K` x `N` matrix, element (k, n) at ``b0 + k * bk + n * bn``, panel by panel.
+
+    Panel p begins at ``p0 + p * PANEL * K``; altogether ``panel_size(K, N)`` floats.
+    """
+    panel_pack((address(packed, p0), address(b, b0), bk, bn, K, N))
