@@ -26,6 +26,10 @@ class Evaluation(Layer):
     _totals: Any = None  # (sum, weight) of the loss and of every metric, on the device
     _samples = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: all but the targets of a batch."""
+        return super().__getstate__() | {"_targets": None}
+
     # --- compiling -----------------------------------------------------------------
 
     def compile(
@@ -85,44 +89,48 @@ class Evaluation(Layer):
     def _ready(self, source: data.Source, training: bool, verbose: int) -> None:
         """Build, allocate and settle loss and metrics, from a first look at the data."""
         batch = source.peek()
-        shape = self._batch_shape(batch.x)
-        outputs = self.output_shape_of(shape)
-        y = source.y if isinstance(source, data.ArraySource) else batch.y
+        outputs = self._fitting(source, batch)
         if self.loss is None:
-            self._infer(y, verbose)
+            whole = source.y if isinstance(source, data.ArraySource) else batch.y
+            self._infer(whole, outputs, verbose)
         assert self.loss is not None
         if batch.y is None:
             raise ValueError("Expected targets y. Received: none.")
         if self._resolved is None:
-            labels = self.loss.sparse or batch.y.shape != outputs
-            plain, weighted = (
-                [
-                    m.resolve(outputs[-1], labels) if isinstance(m, metrics.Accuracy) else m
-                    for m in group
-                ]
-                for group in self._asked
-            )
-            self._resolved = [(m, False) for m in plain] + [(m, True) for m in weighted]
+            self._resolve(outputs[-1], self.loss.sparse or batch.y.shape != outputs)
+        assert self._resolved is not None
         self.allocate()
-        assert self.context is not None
         if training:
+            assert self.context is not None
+            assert self.optimizer is not None
+            self.optimizer.claim(self)
             self.context.parameters.allocate_gradients()
         if self._targets is None or self._targets.device is not self.device:
             self._targets = Targets(self.device)
         count = 1 + len(self._resolved)
         if self._totals is None or len(self._totals) != count:
             self._totals = self.device.zeros((count, 2), np.float64)
-        if isinstance(source, data.ArraySource):
-            self._look_ahead(source, shape)
-
-    def _look_ahead(self, source: data.ArraySource, shape: tuple[int, ...]) -> None:
-        """Raise now what a later batch would raise - but for NaN, which would take a pass."""
-        if rest := source.samples % source.batch_size:
-            self.output_shape_of((rest, *shape[1:]))
-        if True in self._kinds():
-            whole = source.gather(slice(0, source.samples))
+        if isinstance(source, data.ArraySource) and True in self._kinds():
+            # Raise now what a later batch would raise; but not for NaN, which would take a pass.
+            everything = source.gather(slice(0, source.samples))
             ignore = getattr(self.loss, "ignore_class", None)
-            check_labels(whole.y, self.output_shape_of(shape)[-1], ignore, whole.positions)
+            check_labels(everything.y, outputs[-1], ignore, everything.positions)
+
+    def _fitting(self, source: data.Source, batch: data.Batch) -> tuple[int, ...]:
+        """The output's shape for this batch, once it and the last, shorter one are known to fit."""
+        shape = self._batch_shape(batch.x)
+        outputs = self.output_shape_of(shape)
+        if isinstance(source, data.ArraySource) and (rest := source.samples % source.batch_size):
+            self.output_shape_of((rest, *shape[1:]))
+        return outputs
+
+    def _resolve(self, outputs: int, labels: bool) -> None:
+        """Settle which accuracy is meant."""
+        plain, weighted = (
+            [m.resolve(outputs, labels) if isinstance(m, metrics.Accuracy) else m for m in group]
+            for group in self._asked
+        )
+        self._resolved = [(m, False) for m in plain] + [(m, True) for m in weighted]
 
     def _kinds(self) -> set[bool]:
         """The kinds of targets that loss and metrics want: labels (True), numbers (False)."""
@@ -146,9 +154,9 @@ class Evaluation(Layer):
                     self.forget(fresh)
             raise
 
-    def _infer(self, y: Any, verbose: int) -> None:
+    def _infer(self, y: Any, outputs: tuple[int, ...], verbose: int) -> None:
         activation = self.last_activation()
-        loss, metric = infer_loss(activation.name if activation else None, y)
+        loss, metric = infer_loss(activation.name if activation else None, y, len(outputs))
         if self.optimizer is None:
             self.compile("adam", loss, metrics=[metric])
             if verbose:
@@ -200,6 +208,7 @@ class Evaluation(Layer):
             w, mask, y.shape, getattr(self.loss, "ignore_class", None)
         )
         t = self._targets.labels if self.loss.sparse else self._targets.numbers
+        t = self.loss.targets(t, self.buffer)
         self.loss.value(kernels, values, rows, t)
         kernels.weighted_sum(self._totals[0], values, loss)
         for i, (metric, by_sample) in enumerate(self._resolved, 1):
@@ -309,7 +318,8 @@ class Evaluation(Layer):
         listed = callbacks_module.check(callbacks)
         with self.model_context().lock, self.all_or_nothing():
             source = data.source(x, batch_size=batch_size)
-            self._predictable(source.peek())
+            self._fitting(source, source.peek())
+            self.allocate()
             told = CallbackList(listed, self, {"steps": steps or source.batches, "verbose": 0})
             told.call("on_predict_begin", None)
             parts = list(self._predictions(source, steps, told))
@@ -325,10 +335,6 @@ class Evaluation(Layer):
             told.call("on_predict_batch_end", step, {"outputs": y})
             yield y
 
-    def _predictable(self, batch: data.Batch) -> None:
-        self.output_shape_of(self._batch_shape(batch.x))
-        self.allocate()
-
     def predict_on_batch(self, x: Any) -> Any:
         """The model's output for one batch.
 
@@ -342,7 +348,8 @@ class Evaluation(Layer):
         """
         with self.model_context().lock, self.all_or_nothing():
             batch = data.source(x, batch_size=2**31 - 1).peek()
-            self._predictable(batch)
+            self.output_shape_of(self._batch_shape(batch.x))
+            self.allocate()
             return np.array(self.forward(self._load_input(batch), None, False)[0])
 
     # --- what Sequential adds ------------------------------------------------------

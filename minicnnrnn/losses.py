@@ -1,8 +1,14 @@
 """Losses: what training makes small."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-from minicnnrnn.kernels.loss import FUSED, LOGITS, PROBABILITIES
+import numpy as np
+
+from minicnnrnn.kernels.loss import FUSED, IGNORE_NONE, LOGITS, PROBABILITIES
+from minicnnrnn.shapes import is_integer, is_real
+
+MEAN = "sum_over_batch_size"  # Keras' name for the mean over all rows
 
 
 class Loss:
@@ -13,9 +19,11 @@ class Loss:
 
     Parameters
     ----------
+    name : str, optional
     reduction : str
         Only Keras' default, "sum_over_batch_size": the mean over all rows.
-    name : str, optional
+    dtype : str, optional
+        Only "float32".
 
     Attributes
     ----------
@@ -26,13 +34,29 @@ class Loss:
     sparse: ClassVar[bool] = False
     label = "loss"
 
-    def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None) -> None:
-        if reduction not in ("sum_over_batch_size", "mean"):
-            raise ValueError(
-                f"{type(self).__name__}: Expected reduction 'sum_over_batch_size'. "
-                f"Received: {reduction!r}"
-            )
+    def __init__(
+        self, name: str | None = None, reduction: str = MEAN, dtype: str | None = None
+    ) -> None:
+        if reduction not in (MEAN, "mean"):
+            self.fail(f"reduction {MEAN!r}", reduction)
+        if dtype not in (None, "float32"):
+            self.fail("dtype 'float32'", dtype)
         self.name = name or self.label
+
+    def fail(self, expected: str, received: Any) -> None:
+        """Raise, naming the loss."""
+        raise ValueError(f"{type(self).__name__}: Expected {expected}. Received: {received!r}")
+
+    def targets(self, t: Any, buffer: Callable[..., Any]) -> Any:
+        """The targets that the loss means by `t`, which metrics see as it is.
+
+        Parameters
+        ----------
+        t : (rows, C), or (rows,) of int32 for a sparse loss; not written to
+        buffer : callable
+            Memory for others, by name and shape.
+        """
+        return t
 
     def fuses(self, activation: str) -> bool:
         """Whether the gradient can skip this last activation, having its derivative inside."""
@@ -69,7 +93,16 @@ class Loss:
         return f"<{type(self).__name__}>"
 
 
-class MeanSquaredError(Loss):
+class KerasLoss(Loss):
+    """A loss of Keras, where the name comes after the reduction."""
+
+    def __init__(
+        self, reduction: str = MEAN, name: str | None = None, dtype: str | None = None
+    ) -> None:
+        super().__init__(name, reduction, dtype)
+
+
+class MeanSquaredError(KerasLoss):
     """``mean((y - t) ** 2)`` over the last axis."""
 
     label = "mean_squared_error"
@@ -85,7 +118,7 @@ class MeanSquaredError(Loss):
         kernels.mean_squared_error_backward(dy, y, t, weights)
 
 
-class MeanAbsoluteError(Loss):
+class MeanAbsoluteError(KerasLoss):
     """``mean(abs(y - t))`` over the last axis."""
 
     label = "mean_absolute_error"
@@ -101,24 +134,28 @@ class MeanAbsoluteError(Loss):
         kernels.mean_absolute_error_backward(dy, y, t, weights)
 
 
-class Huber(Loss):
+class Huber(KerasLoss):
     """Quadratic near the target, linear beyond `delta`.
 
     Parameters
     ----------
     delta : float
         Where the two meet; positive.
-    reduction, name : as in ``Loss``
+    reduction, name, dtype : as in ``Loss``
     """
 
     label = "huber"
 
     def __init__(
-        self, delta: float = 1.0, reduction: str = "sum_over_batch_size", name: str | None = None
+        self,
+        delta: float = 1.0,
+        reduction: str = MEAN,
+        name: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        super().__init__(reduction, name)
-        if isinstance(delta, bool) or not isinstance(delta, int | float) or not delta > 0:
-            raise ValueError(f"Huber: Expected delta to be a positive number. Received: {delta!r}")
+        super().__init__(reduction, name, dtype)
+        if not is_real(delta, 0, np.inf) or delta == 0:
+            self.fail("delta to be a positive number", delta)
         self.delta = float(delta)
 
     def value(self, kernels: Any, values: Any, y: Any, t: Any) -> None:
@@ -132,14 +169,19 @@ class Huber(Loss):
         kernels.huber_backward(dy, y, t, weights, self.delta)
 
 
-class CrossEntropy(Loss):
+class CrossEntropy(KerasLoss):
     """What the three cross-entropies share: probabilities, logits, or fused with an activation.
 
     Parameters
     ----------
     from_logits : bool
         The model's output is before softmax or sigmoid.
-    reduction, name : as in ``Loss``
+    label_smoothing : float
+        Share of the target, from 0 to 1, that is spread evenly over all classes; for one output
+        these are two.
+    axis : int
+        Only -1: the classes are last.
+    reduction, name, dtype : as in ``Loss``
     """
 
     activation = "softmax"
@@ -147,11 +189,28 @@ class CrossEntropy(Loss):
     def __init__(
         self,
         from_logits: bool = False,
-        reduction: str = "sum_over_batch_size",
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str = MEAN,
         name: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        super().__init__(reduction, name)
-        self.from_logits = bool(from_logits)
+        super().__init__(reduction, name, dtype)
+        if not is_real(label_smoothing, 0, 1):
+            self.fail("label_smoothing to be a number from 0 to 1", label_smoothing)
+        if axis != -1:
+            self.fail("axis -1", axis)
+        self.from_logits, self.label_smoothing = bool(from_logits), float(label_smoothing)
+
+    def targets(self, t: Any, buffer: Callable[..., Any]) -> Any:
+        """``t (1 - s) + s / classes`` with the label smoothing s."""
+        if self.label_smoothing == 0:
+            return t
+        classes = t.shape[-1] if self.activation == "softmax" else 2
+        smoothed = buffer("smoothed targets", *t.shape)
+        np.multiply(t, 1 - self.label_smoothing, out=smoothed)
+        smoothed += self.label_smoothing / classes
+        return smoothed
 
     def fuses(self, activation: str) -> bool:
         """The derivative of softmax (sigmoid) and of the loss together is ``y - t``."""
@@ -169,7 +228,9 @@ class BinaryCrossentropy(CrossEntropy):
     ----------
     from_logits : bool
         The model's output is before the sigmoid.
-    reduction, name : as in ``Loss``
+    label_smoothing : float
+        Moves the targets 0 and 1 by half of it towards each other.
+    axis, reduction, name, dtype : as in ``CrossEntropy``
     """
 
     label = "binary_crossentropy"
@@ -193,7 +254,9 @@ class CategoricalCrossentropy(CrossEntropy):
     ----------
     from_logits : bool
         The model's output is before the softmax.
-    reduction, name : as in ``Loss``
+    label_smoothing : float
+        Share of the target that is spread evenly over the classes.
+    axis, reduction, name, dtype : as in ``CrossEntropy``
     """
 
     label = "categorical_crossentropy"
@@ -217,8 +280,8 @@ class SparseCategoricalCrossentropy(CrossEntropy):
     from_logits : bool
         The model's output is before the softmax.
     ignore_class : int, optional
-        Rows with this label count for nothing.
-    reduction, name : as in ``Loss``
+        Rows with this label count for nothing in the loss; metrics count them, as in Keras.
+    reduction, axis, name, dtype : as in ``CrossEntropy``
     """
 
     sparse = True
@@ -228,10 +291,14 @@ class SparseCategoricalCrossentropy(CrossEntropy):
         self,
         from_logits: bool = False,
         ignore_class: int | None = None,
-        reduction: str = "sum_over_batch_size",
+        reduction: str = MEAN,
+        axis: int = -1,
         name: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        super().__init__(from_logits, reduction, name)
+        super().__init__(from_logits, 0.0, axis, reduction, name, dtype)
+        if ignore_class is not None and not is_integer(ignore_class, IGNORE_NONE + 1):
+            self.fail("ignore_class to be an integer or None", ignore_class)
         self.ignore_class = ignore_class
 
     def value(self, kernels: Any, values: Any, y: Any, t: Any) -> None:
@@ -247,10 +314,8 @@ class SparseCategoricalCrossentropy(CrossEntropy):
         )
 
     def _ignore(self) -> int:
-        return NOTHING_IGNORED if self.ignore_class is None else int(self.ignore_class)
+        return IGNORE_NONE if self.ignore_class is None else int(self.ignore_class)
 
-
-NOTHING_IGNORED = -(2**31)  # no label is this
 
 LOSSES: dict[str, type[Loss]] = {
     "mean_squared_error": MeanSquaredError,

@@ -10,6 +10,8 @@ class Metric:
 
     Parameters
     ----------
+    dtype : str, optional
+        Only "float32".
     name : str, optional
         Key in the history.
 
@@ -22,7 +24,11 @@ class Metric:
     sparse: ClassVar[bool] = False
     label = "metric"
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, dtype: str | None = None, name: str | None = None) -> None:
+        if dtype not in (None, "float32"):
+            raise ValueError(
+                f"{type(self).__name__}: Expected dtype 'float32'. Received: {dtype!r}"
+            )
         self.name = name or self.label
 
     def value(self, kernels: Any, values: Any, y: Any, t: Any) -> None:
@@ -41,7 +47,14 @@ class Metric:
         return f"<{type(self).__name__} name={self.name!r}>"
 
 
-class MeanSquaredError(Metric):
+class KerasMetric(Metric):
+    """A metric of Keras, where the name comes first."""
+
+    def __init__(self, name: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(dtype, name)
+
+
+class MeanSquaredError(KerasMetric):
     """The mean squared error."""
 
     label = "mean_squared_error"
@@ -51,7 +64,7 @@ class MeanSquaredError(Metric):
         kernels.mean_squared_error_forward(values, y, t)
 
 
-class MeanAbsoluteError(Metric):
+class MeanAbsoluteError(KerasMetric):
     """The mean absolute error."""
 
     label = "mean_absolute_error"
@@ -61,21 +74,23 @@ class MeanAbsoluteError(Metric):
         kernels.mean_absolute_error_forward(values, y, t)
 
 
-class BinaryAccuracy(Metric):
+class BinaryAccuracy(KerasMetric):
     """The share of outputs on the target's side of the threshold.
 
     Parameters
     ----------
-    name : str, optional
+    name, dtype : as in ``Metric``
     threshold : float
         Outputs above it count as 1.
     """
 
     label = "binary_accuracy"
 
-    def __init__(self, name: str | None = None, threshold: float = 0.5) -> None:
-        super().__init__(name)
-        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+    def __init__(
+        self, name: str | None = None, dtype: str | None = None, threshold: float = 0.5
+    ) -> None:
+        super().__init__(name, dtype)
+        if not shapes.is_real(threshold, 0, 1):
             raise ValueError(
                 f"BinaryAccuracy: Expected threshold from 0 to 1. Received: {threshold!r}"
             )
@@ -86,7 +101,7 @@ class BinaryAccuracy(Metric):
         kernels.binary_accuracy(values, y, t, self.threshold)
 
 
-class CategoricalAccuracy(Metric):
+class CategoricalAccuracy(KerasMetric):
     """The share of rows whose largest output is where the one-hot target is largest."""
 
     label = "categorical_accuracy"
@@ -96,7 +111,7 @@ class CategoricalAccuracy(Metric):
         kernels.categorical_accuracy(values, y, t)
 
 
-class SparseCategoricalAccuracy(Metric):
+class SparseCategoricalAccuracy(KerasMetric):
     """The share of rows whose largest output is that of the label."""
 
     sparse = True
@@ -107,19 +122,19 @@ class SparseCategoricalAccuracy(Metric):
         kernels.sparse_categorical_accuracy(values, y, t)
 
 
-class TopKCategoricalAccuracy(Metric):
+class TopKCategoricalAccuracy(KerasMetric):
     """The share of rows whose one-hot target is among the `k` largest outputs.
 
     Parameters
     ----------
     k : int
-    name : str, optional
+    name, dtype : as in ``Metric``
     """
 
     label = "top_k_categorical_accuracy"
 
-    def __init__(self, k: int = 5, name: str | None = None) -> None:
-        super().__init__(name)
+    def __init__(self, k: int = 5, name: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(name, dtype)
         (self.k,) = shapes.to_tuple(k, 1, "k", self.name)
 
     def value(self, kernels: Any, values: Any, y: Any, t: Any) -> None:
@@ -133,7 +148,7 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
     Parameters
     ----------
     k : int
-    name : str, optional
+    name, dtype : as in ``Metric``
     """
 
     sparse = True
@@ -144,7 +159,7 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
         kernels.sparse_top_k(values, y, t, self.k)
 
 
-class Accuracy(Metric):
+class Accuracy(KerasMetric):
     """A name that stands for the accuracy that fits the output and the targets.
 
     One output: binary. Integer labels: sparse categorical. Else: categorical.

@@ -62,7 +62,8 @@ class Optimizer:
         if weight_decay is not None:
             self._rates[1] = self.number("weight_decay", weight_decay, 0)
         self._step = np.zeros(1, np.int64)
-        self._parameters: Parameters | None = None
+        self._model: Any = None  # the one that it trains
+        self._weights: list[Weight] | None = None  # those that the slots were made for
         self._slots: dict[str, Any] = {}
 
     def number(self, name: str, value: Any, low: float, high: float = np.inf) -> float:
@@ -91,14 +92,29 @@ class Optimizer:
         """Updates made so far."""
         return int(self._step[0])
 
+    def claim(self, model: Any) -> None:
+        """Train this model, and no other from now on.
+
+        Raises
+        ------
+        ValueError
+            If it is another one's: rates may be shared by making two, slots and steps never.
+        """
+        if self._model not in (None, model):
+            raise ValueError(
+                f"{self.name}: Expected an optimizer of its own for model {model.name!r}. "
+                f"Received: that of model {self._model.name!r}"
+            )
+        self._model = model
+
     def update(self, parameters: Parameters, weights: Sequence[Weight]) -> None:
         """Change those of the weights that are trainable by one step along their gradients.
 
         Slots are made at the first step, and anew when the parameters are others than before.
         """
         device = parameters.device
-        if self._parameters is not parameters:
-            self._parameters = parameters
+        if self._weights is not parameters.weights:
+            self._weights = parameters.weights
             self._step[0] = 0
             self._slots = {
                 name: device.zeros((parameters.size if used else 0,))
@@ -130,7 +146,7 @@ class SGD(Optimizer):
     ----------
     learning_rate : float
     momentum : float
-        At least 0 and below 1... 0 is plain gradient descent.
+        From 0 to 1; 0 is plain gradient descent.
     nesterov : bool
         Nesterov's momentum.
     weight_decay : float, optional

@@ -28,6 +28,10 @@ class Weight:
         self.value: Any = None  # views into the model's vectors, once these exist
         self.gradient: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: the values, of which `Parameters` makes views again."""
+        return self.__dict__ | {"gradient": None}
+
     @property
     def size(self) -> int:
         """Number of elements."""
@@ -56,7 +60,19 @@ class Parameters:
         self._segments: tuple[tuple[bool, ...], Any] | None = None
         self.version = 0  # grows with every change: packed copies of weights compare it
 
-    def allocate(self, rng: np.random.Generator) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: whether there are vectors. The weights bring their values along."""
+        vectors = {"values": self.values is not None, "gradients": self.gradients is not None}
+        return self.__dict__ | vectors
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"values": None, "gradients": None}
+        if state["values"]:
+            self.allocate(None)
+        if state["gradients"]:
+            self.allocate_gradients()
+
+    def allocate(self, rng: np.random.Generator | None) -> None:
         """Make the vector of values, keeping those that exist and initializing the others."""
         if self.values is not None:
             return

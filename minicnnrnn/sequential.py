@@ -26,6 +26,8 @@ class Sequential(Training):
     seed : int, optional
         Fixes initial weights, shuffling and dropout. Left out they are random, unless
         ``set_random_seed`` was called.
+    trainable : bool
+        ``False`` freezes all layers, also those that are added later.
 
     Examples
     --------
@@ -48,6 +50,7 @@ class Sequential(Training):
         name: str | None = None,
         device: str | None = None,
         seed: int | None = None,
+        trainable: bool = True,
         **kwargs: Any,
     ) -> None:
         self._layers: list[Layer] = []
@@ -69,6 +72,13 @@ class Sequential(Training):
                 layer.owner = None
             self.forget([layer for layer in fresh if layer in self._layers])
             raise
+        if not trainable:
+            self.trainable = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        for layer in self._layers:
+            layer.owner = self
 
     # --- the layers ----------------------------------------------------------------
 
@@ -116,6 +126,8 @@ class Sequential(Training):
                     self._layers.remove(layer)
                     layer.owner = None
                     raise
+        if not self.trainable:
+            layer.trainable = False
 
     def pop(self) -> Layer:
         """Remove the last layer and return it."""
@@ -203,6 +215,10 @@ class Sequential(Training):
         if self.owner is None and not self.weights:
             self.context = None  # the next building draws the same initial weights
 
+    def fixes_batch(self) -> bool:
+        """Whether a layer keeps the states of its samples."""
+        return any(layer.fixes_batch() for layer in self._layers)
+
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """The shape behind the last layer; every layer checks the shape it gets."""
         current = input_shape
@@ -236,7 +252,7 @@ class Sequential(Training):
             if not self.built:
                 self._require_layers()
                 self._check_declared(shape)
-                self.build((None, *shape[1:]))
+                self.build((shape[0] if self.fixes_batch() else None, *shape[1:]))
             if len(self._checked) > 64:  # sequences of ever new lengths
                 self._checked.clear()
             found = self._checked[shape] = self.build_once(shape)
@@ -310,7 +326,7 @@ class Sequential(Training):
         last = self._layers[-1]
         if isinstance(last, Sequential):
             return last.last_activation()
-        return getattr(last, "activation", None) if getattr(last, "final", True) else None
+        return getattr(last, "activation", None)
 
     # --- looking -------------------------------------------------------------------
 
@@ -365,6 +381,10 @@ class Sequential(Training):
         """
         self._require_layers()
         return super().__call__(x, training, mask)
+
+    def _array(self, x: Any) -> Any:
+        array = super()._array(x)
+        return array.reshape(self._batch_shape(array))
 
     def __repr__(self) -> str:
         return f"<Sequential name={self.name!r} layers={len(self._layers)} built={self.built}>"

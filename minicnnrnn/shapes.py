@@ -1,7 +1,8 @@
-"""Arithmetic on shapes: tuples, padding and output lengths. Integers only."""
+"""Arithmetic on shapes: tuples, padding and output lengths; and what counts as a number."""
 
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, overload
 
 PADDINGS = ("valid", "same", "causal")
@@ -70,6 +71,18 @@ def is_integer(value: Any, minimum: int) -> bool:
         return operator.index(value) >= minimum
     except TypeError:
         return False
+
+
+def is_real(value: Any, low: float, high: float) -> bool:
+    """Tell whether a value is a Python or NumPy number from `low` to `high`; a boolean is none.
+
+    Examples
+    --------
+    >>> is_real(0.5, 0, 1), is_real(2, 0, 1), is_real(True, 0, 1), is_real(float("nan"), 0, 1)
+    (True, False, False, False)
+    """
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and low <= float(value) <= high
 
 
 def dilated_extent(kernel: int, dilation: int) -> int:

@@ -8,7 +8,7 @@ from minicnnrnn.arrays import copy_batch
 from minicnnrnn.device import Buffer, Device
 
 
-def infer_loss(activation: str | None, y: Any) -> tuple[str, str]:
+def infer_loss(activation: str | None, y: Any, axes: int) -> tuple[str, str]:
     """The loss and the metric that the last activation and the targets imply.
 
     Parameters
@@ -16,6 +16,9 @@ def infer_loss(activation: str | None, y: Any) -> tuple[str, str]:
     activation : str or None
         Of the last layer.
     y : array
+        All targets: a few of them could look like labels where others do not.
+    axes : int
+        Of the output, the batch included.
 
     Returns
     -------
@@ -28,16 +31,16 @@ def infer_loss(activation: str | None, y: Any) -> tuple[str, str]:
 
     Examples
     --------
-    >>> infer_loss("softmax", np.array([3, 1, 2]))
+    >>> infer_loss("softmax", np.array([3, 1, 2]), 2)
     ('sparse_categorical_crossentropy', 'accuracy')
     """
     if y is not None and y.size:
         whole = y.dtype.kind in "iub" or bool(np.all(y == np.rint(y)))
         binary = whole and y.min() >= 0 and y.max() <= 1
-        one_hot = y.ndim > 1 and y.shape[-1] > 1
-        if activation == "softmax" and one_hot and binary and np.all(y.sum(-1) == 1):
+        vectors = y.ndim == axes and y.shape[-1] > 1
+        if activation == "softmax" and vectors and binary and np.all(y.sum(-1) == 1):
             return "categorical_crossentropy", "accuracy"
-        if activation == "softmax" and whole and (y.ndim == 1 or not binary or not one_hot):
+        if activation == "softmax" and whole and not vectors:
             return "sparse_categorical_crossentropy", "accuracy"
         if activation == "sigmoid" and binary:
             return "binary_crossentropy", "accuracy"

@@ -40,6 +40,7 @@ class Training(Evaluation):
         if self.optimizer is None:
             raise ValueError("Expected a compiled model. Received: update() before compile().")
         assert self.context is not None
+        self.optimizer.claim(self)
         self.optimizer.update(self.context.parameters, self.weights)
         self.context.random_state[1] += 1
 
@@ -111,10 +112,14 @@ class Training(Evaluation):
         level = verbosity(verbose, 1)
         for name, count in (("epochs", epochs), ("initial_epoch", initial_epoch)):
             check_integer(name, count, 0)
-        steps_given = {"steps_per_epoch": steps_per_epoch, "validation_steps": validation_steps}
-        for name, steps in steps_given.items():
-            if steps is not None:
-                check_integer(name, steps, 1)
+        optional = {
+            "steps_per_epoch": steps_per_epoch,
+            "validation_steps": validation_steps,
+            "validation_batch_size": validation_batch_size,
+        }
+        for name, given in optional.items():
+            if given is not None:
+                check_integer(name, given, 1)
         check_integer("validation_freq", validation_freq, 1)
         listed = callbacks_module.check(callbacks)
         with self.model_context().lock, self.all_or_nothing():

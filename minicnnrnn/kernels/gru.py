@@ -455,27 +455,24 @@ def gru_backward_weight_cpu(dw, du, db, x, h, dgates, reset_after, backwards, ws
     U, G = du.shape[0], 4 * du.shape[0]
     scratch = address(ws, _packed_places(C, U)[2])
     zero = address(ws, 0)
-    candidate = address(du, 2 * U)
     bias = address(db, 0) if db.size else 0
     state_bias = address(db, 3 * U) if db.size and reset_after else 0
-    candidate_bias = address(db, 5 * U) if db.size and reset_after else 0
     inputs, states, steps_ = address(x, 0), address(h, 0), address(dgates, 0)
-    last = address(dgates, 3 * U)
     recurrent_weight((
-        address(dw, 0), 3 * U, C, 0, 0, 0, bias, inputs, states, U, steps_, G, 3 * U, N, T,
-        backwards, scratch, zero,
+        address(dw, 0), 3 * U, C, 0, 0, 0, bias, inputs, states, U, steps_, G, 3 * U, 3 * U, 0, N,
+        T, backwards, scratch, zero,
     ))  # fmt: skip
-    recurrent_weight((
-        0, 0, 0, address(du, 0), 3 * U, U, state_bias, inputs, states, U, steps_, G, 2 * U, N, T,
-        backwards, scratch, zero,
-    ))  # fmt: skip
-    if reset_after:
+    if reset_after:  # the candidate's state has a gradient of its own, in the last columns
         recurrent_weight((
-            0, 0, 0, candidate, 3 * U, U, candidate_bias, inputs, states, U, last, G, U, N, T,
-            backwards, scratch, zero,
+            0, 0, 0, address(du, 0), 3 * U, U, state_bias, inputs, states, U, steps_, G, 3 * U,
+            2 * U, U, N, T, backwards, scratch, zero,
         ))  # fmt: skip
-    else:
+    else:  # the candidate saw the state after its reset, which the last columns hold
         recurrent_weight((
-            0, 0, 0, candidate, 3 * U, U, 0, inputs, last, G, address(dgates, 2 * U), G, U, N, T,
-            backwards, scratch, zero,
+            0, 0, 0, address(du, 0), 3 * U, U, 0, inputs, states, U, steps_, G, 2 * U, 2 * U, 0,
+            N, T, backwards, scratch, zero,
+        ))  # fmt: skip
+        recurrent_weight((
+            0, 0, 0, address(du, 2 * U), 3 * U, U, 0, inputs, address(dgates, 3 * U), G,
+            address(dgates, 2 * U), G, U, U, 0, N, T, backwards, scratch, zero,
         ))  # fmt: skip

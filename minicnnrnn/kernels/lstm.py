@@ -374,6 +374,6 @@ def lstm_backward_weight_cpu(dw, du, db, x, h, dgates, backwards, ws):
     set_offset(ws, 0, 0, 0)
     recurrent_weight((
         address(dw, 0), G, C, address(du, 0), G, U, address(db, 0) if db.size else 0,
-        address(x, 0), address(h, 0), U, address(dgates, 0), G, G, N, T, backwards,
+        address(x, 0), address(h, 0), U, address(dgates, 0), G, G, G, 0, N, T, backwards,
         address(ws, _scratch_place(C, U)), address(ws, 0),
     ))  # fmt: skip

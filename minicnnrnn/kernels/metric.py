@@ -41,7 +41,7 @@ def categorical_accuracy_numpy(values, y, t):
 
 
 def sparse_categorical_accuracy_numpy(values, y, t):
-    """1 where the largest output is that of the label, else 0; `t` holds int32 labels (R,)."""
+    """1 where the largest output is that of the label, else 0; `t` as in ``sparse_top_k``."""
     values[:] = np.argmax(y, axis=1) == t
 
 
@@ -55,7 +55,7 @@ def sparse_top_k_numpy(values, y, t, k):
     values : (R,), overwritten
     y : (R, C)
     t : int32 (R,)
-        Labels, from 0 up to C - 1.
+        Labels; the value is 0 where one is none of 0 to C - 1 (which a loss may ignore).
     k : int
 
     Notes
@@ -63,8 +63,10 @@ def sparse_top_k_numpy(values, y, t, k):
     Equals do not push each other out. A NaN is no larger than anything, and counts as minus
     infinity where it is the label's. As in Keras 3 on JAX.
     """
-    label = np.take_along_axis(y, t[:, None], axis=1)
-    values[:] = np.sum(y > np.where(np.isnan(label), -np.inf, label), axis=1) < k
+    known = (t >= 0) & (t < y.shape[1])
+    label = np.take_along_axis(y, np.where(known, t, 0)[:, None], axis=1)
+    larger = np.sum(y > np.where(np.isnan(label), -np.inf, label), axis=1)
+    values[:] = known & (larger < k)
 
 
 def top_k_numpy(values, y, t, k):
@@ -99,6 +101,8 @@ def _argmax(row):
 
 @inner
 def _among_top(row, label, k):
+    if label < 0 or label >= row.size:
+        return ZERO
     score = row[label] if row[label] == row[label] else LOWEST
     larger = 0
     for c in range(row.size):

@@ -199,8 +199,8 @@ def _add_rows(total, rows, ldr, count, columns):
 
 @inner
 def _weight_range(
-    start, stop, worker, dw, ldw, C, du, ldu, U, db, x, h, ldh, dgates, ldg, columns, N, T,
-    backwards, scratch, zero,
+    start, stop, worker, dw, ldw, C, du, ldu, U, db, x, h, ldh, dgates, ldg, columns, jump, skip,
+    N, T, backwards, scratch, zero,
 ):  # fmt: skip
     ldr = row_stride(C + U)
     rows = scratch + 4 * worker * DEPTH_BLOCK * (ldr + PANEL)
@@ -210,10 +210,13 @@ def _weight_range(
         _gather_rows(rows, ldr, x, C, h, U, ldh, first, depth, N, T, backwards)
         flags = ACCUMULATE if first else OVERWRITE
         for p in range(start, stop):
-            j = p * PANEL
-            width = min(PANEL, columns - j)
+            if p < panels(jump):
+                j, behind, end = p * PANEL, 0, jump
+            else:
+                j, behind, end = jump + (p - panels(jump)) * PANEL, skip, columns
+            width = min(PANEL, end - j)
             ldb = panel_width(width)
-            source = dgates + 4 * (first * ldg + j)
+            source = dgates + 4 * (first * ldg + j + behind)
             if db and first == 0:
                 total = floats(db + 4 * j)
                 for i in range(width):
@@ -236,25 +239,28 @@ def _weight_range(
                 ))  # fmt: skip
 
 
-@once(18)
+@once(20)
 def recurrent_weight(
-    dw, ldw, C, du, ldu, U, db, x, h, ldh, dgates, ldg, columns, N, T, backwards, scratch, zero
-):
+    dw, ldw, C, du, ldu, U, db, x, h, ldh, dgates, ldg, columns, jump, skip, N, T, backwards,
+    scratch, zero,
+):  # fmt: skip
     """Gradients of the weights that some columns of the gates see; all pointers are addresses.
 
     .. math:: dw = \\sum_s x_{t(s)}^T dgates_s, \\quad du = \\sum_s h_s^T dgates_s, \\quad
               db = \\sum_s \\sum_n dgates_{sn}
 
-    `C` zero leaves out `dw`, `U` zero `du`, `db` zero `db`. Parallel over panels of columns. The
+    `C` zero leaves out `dw`, `U` zero `du`, `db` zero `db`. From column `jump` on, the gates are
+    read `skip` columns further on. Parallel over panels of columns. The
     sum over steps and samples is cut into blocks, whose rows of x and h are copied side by side
     and stay in the cache while all panels pass.
     """
     work = (C + U) * PANEL * N * T
     arguments = (
-        dw, ldw, C, du, ldu, U, db, x, h, ldh, dgates, ldg, columns, N, T, backwards, scratch,
-        zero,
+        dw, ldw, C, du, ldu, U, db, x, h, ldh, dgates, ldg, columns, jump, skip, N, T, backwards,
+        scratch, zero,
     )  # fmt: skip
-    split(_weight_range, panels(columns), grain(work), arguments)
+    count = panels(jump) + panels(columns - jump)
+    split(_weight_range, count, grain(work), arguments)
 
 
 def weight_scratch(C, U):

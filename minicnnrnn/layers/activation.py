@@ -48,8 +48,16 @@ class ActivationFunction:
         self.code, self.alpha = CODES.get(name, -1), ALPHAS.get(name, 1.0)
         self.is_relu = name == "relu"
         self.fused = False
-        self._y: Any = None
-        self._z: Any = None
+        self._saved: Any = None  # what `forward` keeps for `backward`
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: no memory of a batch."""
+        return self.__dict__ | {"_saved": None}
+
+    def check_outputs(self, outputs: int | None) -> None:
+        """Raise if a last axis of this size makes no sense."""
+        if self.name == "softmax" and outputs == 1:
+            self.layer.fail("at least two outputs for softmax (one would always be 1)", outputs)
 
     def forward(self, z: Any, applied: bool = False) -> Any:
         """The activation of `z`, which is the layer's own and may be overwritten.
@@ -62,15 +70,13 @@ class ActivationFunction:
         """
         kernels, y = self.layer.kernels, z
         if self.name == "softmax":
-            if z.shape[-1] < 2 and z.ndim == 2:
-                self.layer.fail("at least two units for softmax (one would always be 1)", z.shape)
             rows = z.reshape(-1, z.shape[-1])
             kernels.softmax_forward(rows, rows)
         elif self.code != codes.LINEAR and not applied:
             if self.code not in codes.FROM_OUTPUT:
                 y = self.layer.buffer("activated", *z.shape)
             kernels.activation_forward(y.reshape(-1), z.reshape(-1), self.code, self.alpha)
-        self._y, self._z = y, z
+        self._saved = y, z
         return y
 
     def backward(self, dy: Any) -> Any:
@@ -78,14 +84,14 @@ class ActivationFunction:
         if self.fused or self.code == codes.LINEAR:
             return dy
         kernels, dz = self.layer.kernels, self.layer.buffer("dz", *dy.shape)
+        y, z = self._saved
         if self.name == "softmax":
             shape = (-1, dy.shape[-1])
-            kernels.softmax_backward(dz.reshape(shape), dy.reshape(shape), self._y.reshape(shape))
+            kernels.softmax_backward(dz.reshape(shape), dy.reshape(shape), y.reshape(shape))
         else:
             kernels.activation_backward(
-                dz.reshape(-1), dy.reshape(-1), self._z.reshape(-1), self._y.reshape(-1),
-                self.code, self.alpha,
-            )  # fmt: skip
+                dz.reshape(-1), dy.reshape(-1), z.reshape(-1), y.reshape(-1), self.code, self.alpha
+            )
         return dz
 
 
@@ -110,6 +116,10 @@ class Activation(Layer):
     def __init__(self, activation: str | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.activation = ActivationFunction(activation, self)
+
+    def check_input(self, input_shape: Shape) -> None:
+        """Anything but a softmax over a single number."""
+        self.activation.check_outputs(input_shape[-1])
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """The same shape."""

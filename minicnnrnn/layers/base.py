@@ -13,6 +13,7 @@ from minicnnrnn.arrays import as_array, copy_batch
 from minicnnrnn.device import Buffer, Device, get_device
 from minicnnrnn.parameters import Parameters, Weight
 from minicnnrnn.random import generator
+from minicnnrnn.shapes import is_integer
 
 Shape = tuple[int | None, ...]
 
@@ -47,6 +48,13 @@ class Context:
         self.parameters = Parameters([], device)
         self.streams = 0  # random layers so far: each draws from a stream of its own
         self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: all but the lock."""
+        return {name: value for name, value in self.__dict__.items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"lock": threading.RLock()}
 
     def adopt(self, weights: list[Weight]) -> None:
         """Lay out the parameters for these weights; values that exist are kept."""
@@ -122,8 +130,19 @@ class Layer:
         self._trainable = bool(trainable)
         self.declared_shape = self._declared(input_shape, input_dim, batch_shape, batch_input_shape)
         self._buffers: dict[str, Buffer] = {}
+        self._saved: Any = None  # what `forward` keeps for `backward`
         self._stream: int | None = None
         self._prepared = (-1, -1)  # what the packed weights were made from, and where they are
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: no owner, and no memory of a batch."""
+        fresh: dict[str, Any] = {
+            "owner": None,
+            "_buffers": {},
+            "_saved": None,
+            "_prepared": (-1, -1),
+        }
+        return self.__dict__ | fresh
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name!r} built={self.built}>"
@@ -159,8 +178,7 @@ class Layer:
     def check_shape(self, shape: Any) -> Shape:
         """A shape with the batch in front, as a tuple of positive integers and ``None``."""
         if not isinstance(shape, tuple | list) or not all(
-            n is None or (isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0)
-            for n in shape
+            n is None or is_integer(n, 1) for n in shape
         ):
             self.fail("a shape of positive integers and None, batch included", repr(shape))
         return tuple(None if n is None else int(n) for n in shape)
@@ -195,6 +213,10 @@ class Layer:
 
     def check_input(self, input_shape: Shape) -> None:
         """Raise if inputs of this shape cannot be taken, by the layer's kind or as it was built."""
+
+    def fixes_batch(self) -> bool:
+        """Whether the layer is built for one size of batches."""
+        return False
 
     def build_once(self, input_shape: Any) -> Shape:
         """Build for this shape unless it is built, else check that the shape still fits.
@@ -390,7 +412,7 @@ class Layer:
         """Apply the layer to an array, building it first if need be; returns a new array."""
         array = self._array(x)
         mask = None if mask is None else self._mask(mask, array.shape)
-        self.build_once((None, *array.shape[1:]))
+        self.build_once((len(array) if self.fixes_batch() else None, *array.shape[1:]))
         self.allocate()
         assert self.context is not None
         with self.context.lock:

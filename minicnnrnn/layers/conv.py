@@ -77,6 +77,7 @@ class Conv(Layer):
                 ["length", "height, width", "depth, height, width"][self.rank - 1 :][:1]
             )
             self.fail(f"inputs (batch, {axes}, channels) with known channels", input_shape)
+        self.activation.check_outputs(self.filters)
         channels = int(input_shape[-1] or 0)
         if channels % self.groups:
             self.fail(f"channels to be a multiple of groups={self.groups}", input_shape)
@@ -143,16 +144,16 @@ class Conv(Layer):
             z.reshape(y5), x.reshape(x5), w, self.bias_value(), *geometry, int(relu), ws
         )
         y = self.activation.forward(z, applied=relu)
-        self._x, self._y, self._ws = x, y, ws
+        self._saved = x, y, ws
         return y, self.pass_mask(mask)
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of kernel, bias and input."""
-        x, ws, weight = self._x, self._ws, self.weights[0]
+        (x, y, ws), weight = self._saved, self.weights[0]
         _, x5, y5, w5, geometry, _ = self._plan(x.shape)
         if self.activation.is_relu and max(self.kernel_size) > 1:
             # The kernels undo the relu while they read dy: it takes no pass of its own.
-            dz, y = dy.reshape(y5), self._y.reshape(y5)
+            dz, y = dy.reshape(y5), y.reshape(y5)
         else:
             dz, y = self.activation.backward(dy).reshape(y5), self.buffer("no relu", *(0,) * 5)
         if weight.trainable:

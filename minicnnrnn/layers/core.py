@@ -139,6 +139,7 @@ class Dense(Layer):
             self.fail("inputs (batch, ..., features) with a known last axis", input_shape)
         if self.built and input_shape[-1] != self.weights[0].shape[0]:
             self.fail(f"inputs with {self.weights[0].shape[0]} features", input_shape)
+        self.activation.check_outputs(self.units)
 
     def build(self, input_shape: Shape) -> None:
         """Declare kernel and bias."""
@@ -162,12 +163,12 @@ class Dense(Layer):
         z = self.buffer("y", *x.shape[:-1], F)
         relu = self.activation.is_relu
         self.kernels.dense_forward(z.reshape(-1, F), rows, w, b, int(relu), ws)
-        self._x, self._ws = x, ws
+        self._saved = x, ws
         return self.activation.forward(z, applied=relu), mask
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of kernel, bias and input."""
-        x, ws, weight = self._x, self._ws, self.weights[0]
+        (x, ws), weight = self._saved, self.weights[0]
         C, F = weight.shape
         dz = self.activation.backward(dy).reshape(-1, F)
         if weight.trainable:
@@ -204,12 +205,12 @@ class Flatten(Layer):
 
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """The same memory, seen with two axes."""
-        self._shape = x.shape
+        self._saved = x.shape
         return x.reshape(len(x), -1), self.pass_mask(mask)
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """The same memory, seen as the input was."""
-        return dy.reshape(self._shape)
+        return dy.reshape(self._saved)
 
 
 class Reshape(Layer):
@@ -257,12 +258,12 @@ class Reshape(Layer):
 
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """The same memory in another shape."""
-        self._shape = x.shape
+        self._saved = x.shape
         return x.reshape(len(x), *self.target_shape), self.pass_mask(mask)
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """The same memory in the input's shape."""
-        return dy.reshape(self._shape)
+        return dy.reshape(self._saved)
 
 
 class Dropout(Layer):
@@ -271,7 +272,7 @@ class Dropout(Layer):
     Parameters
     ----------
     rate : float
-        The share, at least 0 and below 1.
+        The share, from 0 to 1.
     noise_shape : None
         Not supported.
     seed : int, optional
@@ -296,7 +297,7 @@ class Dropout(Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.refuse(noise_shape=noise_shape)
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+        if not shapes.is_real(rate, 0, 1):
             self.fail("rate to be a number from 0 to 1", repr(rate))
         if seed is not None and not shapes.is_integer(seed, 0):
             self.fail("seed to be a non-negative integer or None", repr(seed))

@@ -96,24 +96,25 @@ class Pooling(Layer):
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """The maximum or the average of every window."""
         outputs, x5, y5, geometry = self._plan(x.shape)
-        y = self.buffer("y", *outputs)
+        y, index = self.buffer("y", *outputs), None
         if self.maximum:
             index_shape = y5 if training else (0,) * 5
-            self._index = self.buffer("index", *index_shape, dtype=np.int32)
-            self.kernels.max_pool_forward(y.reshape(y5), self._index, x.reshape(x5), *geometry)
+            index = self.buffer("index", *index_shape, dtype=np.int32)
+            self.kernels.max_pool_forward(y.reshape(y5), index, x.reshape(x5), *geometry)
         else:
             self.kernels.average_pool_forward(y.reshape(y5), x.reshape(x5), *geometry)
-        self._shape = x.shape
+        self._saved = x.shape, index
         return y, self.pass_mask(mask)
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Every input collects from the windows that it was in (maximum: that chose it)."""
         if not input_gradient:
             return None
-        _, x5, y5, geometry = self._plan(self._shape)
-        dx, dy5 = self.buffer("dx", *self._shape), dy.reshape(y5)
+        shape, index = self._saved
+        _, x5, y5, geometry = self._plan(shape)
+        dx, dy5 = self.buffer("dx", *shape), dy.reshape(y5)
         if self.maximum:
-            self.kernels.max_pool_backward_input(dx.reshape(x5), dy5, self._index, *geometry)
+            self.kernels.max_pool_backward_input(dx.reshape(x5), dy5, index, *geometry)
         else:
             self.kernels.average_pool_backward_input(dx.reshape(x5), dy5, *geometry)
         return dx

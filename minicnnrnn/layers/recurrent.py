@@ -29,7 +29,7 @@ class Recurrent(Layer):
         Read the sequence from its end; outputs are in the order of reading.
     stateful : bool
         Begin a batch with the states that the last one ended with (sample by sample), until
-        ``reset_states``; the batch size is fixed by `batch_shape`.
+        ``reset_states``. All batches have one size: that of `batch_shape`, else of the first.
     """
 
     operation = ""
@@ -70,15 +70,21 @@ class Recurrent(Layer):
             self.fail(f"activation to be None or one of {sorted(CODES)}", repr(activation))
         return CODES[name]
 
+    def fixes_batch(self) -> bool:
+        """A state belongs to a sample."""
+        return self.stateful
+
     def check_input(self, input_shape: Shape) -> None:
-        """Three axes, the last of them known and as it was built for."""
+        """Three axes, the last known and as it was built for; so is a stateful layer's first."""
         if len(input_shape) != 3 or input_shape[-1] is None:
             self.fail("inputs (batch, steps, channels) with known channels", input_shape)
         if self.built and input_shape[-1] != self.weights[0].shape[0]:
             self.fail(f"inputs with {self.weights[0].shape[0]} channels", input_shape)
-        fixed = self.declared_shape or self.input_shape
-        if self.stateful and self.built and fixed and fixed[0] not in (None, input_shape[0]):
-            self.fail(f"batches of {fixed[0]} samples, as the layer is stateful", input_shape)
+        if self.stateful and input_shape[0] is None:
+            self.fail("a batch_shape with the batch size, as the layer is stateful", input_shape)
+        if self.stateful and self.input_shape and self.input_shape[0] != input_shape[0]:
+            fixed = self.input_shape[0]
+            self.fail(f"batches of {fixed} samples, as the layer is stateful", input_shape)
 
     def build(self, input_shape: Shape) -> None:
         """Declare kernel, recurrent kernel and bias."""
@@ -115,9 +121,10 @@ class Recurrent(Layer):
         if stale:
             self.kernels_of("prepare")(w, u, ws)
         states = [self.buffer(f"state {i}", slots, N, U) for i in range(self.states)]
-        last = self._last if self.stateful else None
+        if self._last is not None and len(self._last[0]) != N:
+            self.fail(f"batches of {len(self._last[0])} samples, as the layer is stateful", x.shape)
         for i, state in enumerate(states):
-            state[0] = 0 if last is None or last[i].shape[0] != N else last[i]
+            state[0] = 0 if self._last is None else self._last[i]
         gates = self.buffer("gates", slots - 1, N, self.kept * U)
         y = self.buffer("y", N, T if self.return_sequences else 1, U)
         steps = self.buffer("no mask", 0, 0, dtype=np.uint8) if mask is None else mask
@@ -151,6 +158,11 @@ class Recurrent(Layer):
                 int(self.go_backwards), ws,
             )  # fmt: skip
         return dx if input_gradient else None
+
+    def unbuild(self) -> None:
+        """Forget what ``build`` did, and the states."""
+        super().unbuild()
+        self._last = None
 
     def reset_states(self) -> None:
         """Let a stateful layer begin its next batch with states of zero."""
@@ -243,16 +255,26 @@ class LSTM(Recurrent):
         )
         self.unit_forget_bias = bool(unit_forget_bias)
         if self.unit_forget_bias:
-            self.initializers = (*self.initializers[:2], self._forget_bias(self.initializers[2]))
+            self.initializers = (*self.initializers[:2], ForgetBias(self.initializers[2]))
 
-    def _forget_bias(self, initializer: Any) -> Any:
-        units = self.units
 
-        def with_ones(shape: Any, rng: np.random.Generator) -> Any:
-            parts = initializer((units,), rng), np.ones(units), initializer((2 * units,), rng)
-            return np.concatenate(parts)
+class ForgetBias:
+    """An LSTM's initial bias: ones for the forget gate, what another initializer draws around it.
 
-        return with_ones
+    Parameters
+    ----------
+    initializer : callable
+        For the other gates.
+    """
+
+    def __init__(self, initializer: Any) -> None:
+        self.initializer = initializer
+
+    def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+        """Draw the bias (4 units,)."""
+        units = shape[0] // 4
+        first, rest = self.initializer((units,), rng), self.initializer((2 * units,), rng)
+        return np.concatenate([first, np.ones(units), rest])
 
 
 class GRU(Recurrent):
