@@ -35,7 +35,7 @@ models = {
         seed=1,
     ),
 }
-epochs = {"CNN": 5, "LSTM": 8, "MLP": 5}
+epochs = {"CNN": 6, "LSTM": 8, "MLP": 4}
 
 rows = []
 for name, model in models.items():
@@ -43,7 +43,9 @@ for name, model in models.items():
     start = time.perf_counter()
     # Never compiled: softmax and whole-numbered labels imply the loss, and Adam is the optimizer.
     model.fit(x_train, y_train, epochs=epochs[name])
-    seconds = (time.perf_counter() - start) / epochs[name]
+    model.optimizer.learning_rate = 2e-4  # two more epochs with smaller steps
+    model.fit(x_train, y_train, epochs=epochs[name] + 2, initial_epoch=epochs[name])
+    seconds = (time.perf_counter() - start) / (epochs[name] + 2)
     _, accuracy = model.evaluate(x_test, y_test)
     rows.append(f"{name:<6}{model.count_params():>12,}{seconds:>16.1f}{accuracy:>15.2%}")
 

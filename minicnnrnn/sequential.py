@@ -317,9 +317,17 @@ class Sequential(Training):
         input_gradient : bool
             Whether the gradient with respect to the input is wanted too.
         """
-        for layer in reversed(self._layers[1:]):
+        lowest = 0 if input_gradient else self._lowest_trained()
+        for layer in reversed(self._layers[lowest + 1 :]):
             dy = layer.backward(dy, True)
-        return self._layers[0].backward(dy, input_gradient)
+        return self._layers[lowest].backward(dy, input_gradient)
+
+    def _lowest_trained(self) -> int:
+        """The first layer with weights to train: nobody asks for gradients below it."""
+        for index, layer in enumerate(self._layers):
+            if any(weight.trainable for weight in layer.weights):
+                return index
+        return len(self._layers) - 1
 
     def last_activation(self) -> Any:
         """The activation that the output comes from, or ``None`` if its layer has none."""

@@ -192,6 +192,28 @@ def test_the_gradient_of_a_whole_model_by_projection(device):
     assert check_gradient is not None
 
 
+def test_nothing_is_computed_below_the_lowest_layer_that_is_trained(monkeypatch):
+    model = Sequential(
+        [layers.Reshape((8, 8, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(3)], seed=0
+    )
+    model.compile("sgd", "mse")
+    asked = []
+    kernels = model.kernels
+    original = kernels.conv_backward_input
+
+    def counted(*arguments):
+        asked.append(1)
+        original(*arguments)
+
+    monkeypatch.setattr(kernels, "conv_backward_input", counted)
+    x = np.ones((2, 64), np.float32)
+    model.train_on_batch(x, np.zeros((2, 3)))
+    assert not asked
+    model.forward(x, training=True)
+    assert model.backward(np.ones((2, 3), np.float32), input_gradient=True).shape == x.shape
+    assert asked
+
+
 # --- randomness and threads ------------------------------------------------------------
 
 

@@ -190,7 +190,7 @@ def gru_backward_weight_numpy(dw, du, db, x, h, dgates, reset_after, backwards, 
     -----
     Cost: 6 N T U (C + U) operations.
     """
-    T, _, U = (h.shape[0] - 1, *h.shape[1:])
+    T, U = h.shape[0] - 1, h.shape[2]
     times = [time for _, time in steps(T, backwards)]
     gates, last = dgates[..., : 3 * U], dgates[..., 3 * U :]
     np.einsum("ntc,tng->cg", x[:, times], gates, out=dw)
