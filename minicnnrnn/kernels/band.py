@@ -76,3 +76,12 @@ def pack_gradient(ws, panel, dy, y, start, F, rows, columns, sums):
         fill(ws, target + columns, 0, width - columns)
         for j in range(columns):
             ws[sums + j] += ws[target + j]
+
+
+@inner
+def add_parts(total, ws, sums, parts):
+    """Add partial sums in the order of their parts."""
+    copy(total, 0, ws, sums, total.size)
+    for part in range(1, parts):
+        for i in range(total.size):
+            total[i] += ws[sums + part * total.size + i]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minicnnrnn.kernels.band import BAND_ROWS, band_rows, copy_band, pack_gradient
+from minicnnrnn.kernels.band import BAND_ROWS, add_parts, band_rows, copy_band, pack_gradient
 from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     ADD_BIAS,
@@ -19,7 +19,6 @@ from minicnnrnn.kernels.gemm import (
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import (
     PANEL,
-    copy,
     fill,
     grain,
     pack,
@@ -554,15 +553,6 @@ def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, p
         item += last - first
 
 
-@inner
-def _add_parts(total, ws, sums, parts):
-    """Add partial sums in the order of their parts."""
-    copy(total, 0, ws, sums, total.size)
-    for part in range(1, parts):
-        for i in range(total.size):
-            total[i] += ws[sums + part * total.size + i]
-
-
 @cpu
 def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     N, D, H, W, C = x.shape
@@ -596,6 +586,6 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
     )  # fmt: skip
     split(_weight_range, tiles * parts, grain(work), arguments)
     if parts > 1:
-        _add_parts(flat, ws, scratch + MAX_WORKERS * band_size, parts)
+        add_parts(flat, ws, scratch + MAX_WORKERS * band_size, parts)
     if db.size:
-        _add_parts(db, ws, bias_sums, parts)
+        add_parts(db, ws, bias_sums, parts)
