@@ -9,20 +9,25 @@
 
 from minicnnrnn import (
     callbacks,
+    datasets,
     initializers,
     layers,
     losses,
     metrics,
     optimizers,
+    utils,
 )
 from minicnnrnn.device import get_device, set_device
+from minicnnrnn.layers import Input
 from minicnnrnn.sequential import Sequential
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Input",
     "Sequential",
     "callbacks",
+    "datasets",
     "get_device",
     "initializers",
     "layers",
@@ -30,4 +35,5 @@ __all__ = [
     "metrics",
     "optimizers",
     "set_device",
+    "utils",
 ]

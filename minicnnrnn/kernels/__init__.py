@@ -19,8 +19,8 @@ order on every device. Everything else in a file is private and starts with an u
 * Outputs are overwritten, whatever they held, NaN included. Inputs are never written.
   An input and an output are never the same memory, unless the docstring says so.
 * An array that is absent (no bias, no mask) is one of size zero, never ``None``.
-* Launchers allocate nothing, validate nothing and know nothing of layers: layers validate,
-  kernels trust.
+* Launchers validate nothing and know nothing of layers: layers validate, kernels trust. They
+  allocate nothing either, but for the NumPy reference, which is free to.
 * `ws`, where a launcher has one, is float32 scratch of at least
   ``<operation>_<pass>_workspace_<device>(integers...)`` elements, which belongs to the device
   version alone: packed panels, padded copies, partial sums. What it holds is lost between calls,
