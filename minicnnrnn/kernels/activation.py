@@ -217,10 +217,10 @@ SIXTH, SELU_FLOOR, SELU_ONE = _constants(1 / 6, SELU_SCALE * SELU_ALPHA, SELU_SC
 if JIT:
 
     @intrinsic
-    def _half_power_of_two(typingctx, rounded):  # type: ignore[no-untyped-def]
+    def _half_power_of_two(typingctx, rounded):
         """2^(n - 1) for an n that stands in the last bits of ``n + ROUND``."""
 
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):
             word = ir.IntType(32)
             bits = builder.shl(builder.bitcast(values[0], word), word(23))
             return builder.bitcast(builder.add(bits, word(126 << 23)), ir.FloatType())
@@ -228,26 +228,26 @@ if JIT:
         return types.float32(types.float32), codegen
 
     @intrinsic
-    def _choose(typingctx, condition, yes, no):  # type: ignore[no-untyped-def]
+    def _choose(typingctx, condition, yes, no):
         """``yes if condition else no`` without a branch, in vectors and behind the last one."""
 
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):
             return builder.select(*values)
 
         return types.float32(types.boolean, types.float32, types.float32), codegen
 
     @intrinsic
-    def _bits(typingctx, value):  # type: ignore[no-untyped-def]
+    def _bits(typingctx, value):
         """The bits of a float, as the integer that a function marked ``once`` can take."""
 
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):
             return builder.zext(builder.bitcast(values[0], ir.IntType(32)), ir.IntType(64))
 
         return types.int64(types.float32), codegen
 
     @intrinsic
-    def _from_bits(typingctx, bits):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+    def _from_bits(typingctx, bits):
+        def codegen(context, builder, signature, values):
             return builder.bitcast(builder.trunc(values[0], ir.IntType(32)), ir.FloatType())
 
         return types.float32(types.int64), codegen

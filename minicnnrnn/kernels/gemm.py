@@ -198,10 +198,10 @@ class _TileEmitter:
 if JIT:
 
     @intrinsic
-    def _tile(typingctx, rows, wide, arguments):  # type: ignore[no-untyped-def]
+    def _tile(typingctx, rows, wide, arguments):
         """Run the tile with this many rows: a switch over all that were compiled."""
 
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):
             integers = [builder.extract_value(values[2], i) for i in range(13)]
             done = builder.append_basic_block("done")
             key = builder.add(values[0], builder.mul(values[1], INT(100)))
@@ -220,10 +220,10 @@ if JIT:
         return types.void(rows, wide, arguments), codegen
 
     @intrinsic
-    def _stack_floats(typingctx, count):  # type: ignore[no-untyped-def]
+    def _stack_floats(typingctx, count):
         """The address of a tile's worth of floats on the stack."""
 
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):
             with builder.goto_entry_block():
                 tile = builder.alloca(ir.ArrayType(FLOAT, TILE_FLOATS))
             return builder.ptrtoint(tile, INT)

@@ -254,8 +254,8 @@ def once(count: int, **flags: Any) -> Callable[[Any], Any]:
         _bindings.append(compile_once)
 
         @intrinsic
-        def call(typingctx, arguments):  # type: ignore[no-untyped-def]
-            def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def call(typingctx, arguments):
+            def codegen(context, builder, signature, values):
                 integers = [builder.extract_value(values[0], i) for i in range(count)]
                 builder.call(load_cell(builder, symbol, [INT] * count), integers)
                 return context.get_dummy_value()
@@ -293,8 +293,8 @@ def bind() -> None:
 if JIT:
 
     @intrinsic
-    def _run_range(typingctx, function, data, start, stop, worker):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+    def _run_range(typingctx, function, data, start, stop, worker):
+        def codegen(context, builder, signature, values):
             kind = ir.FunctionType(ir.VoidType(), [INT] * 4).as_pointer()
             builder.call(builder.inttoptr(values[0], kind), values[1:])
             return context.get_dummy_value()
@@ -302,9 +302,9 @@ if JIT:
         return types.void(function, data, start, stop, worker), codegen
 
     @intrinsic
-    def _thread_count(typingctx):  # type: ignore[no-untyped-def]
+    def _thread_count(typingctx):
         # numba.get_num_threads() would embed an address and so could not be cached.
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):
             kind = ir.FunctionType(INT, [])
             return builder.call(
                 cgutils.get_or_insert_function(builder.module, kind, "get_num_threads"), []
@@ -313,7 +313,7 @@ if JIT:
         return types.intp(), codegen
 
     @once(4, parallel=True)
-    def fork(function, data, items, grain):  # type: ignore[no-untyped-def]
+    def fork(function, data, items, grain):
         """Cut `items` into one range a thread, none smaller than `grain`: the only `prange`."""
         workers = max(1, min(_thread_count(), items // grain))
         for worker in prange(workers):
@@ -354,7 +354,7 @@ if JIT:
         fork.cell.value = ctypes.cast(fork.guarded, ctypes.c_void_p).value
 
     @intrinsic
-    def split(typingctx, body, items, grain, arguments):  # type: ignore[no-untyped-def]
+    def split(typingctx, body, items, grain, arguments):
         """``split(body, items, grain, arguments)``: run a body over a range, cut among threads.
 
         ``body(start, stop, worker, *arguments)`` must give the same result however the range
@@ -366,7 +366,7 @@ if JIT:
         body.get_call_type(typingctx, integers + tuple(arguments), {})
         compiled = body.dispatcher.overloads[integers + tuple(arguments)]
 
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):
             _, items, grain, pack = values
             context.active_code_library.add_linking_library(compiled.library)
             ranged = _ranged_body(context, builder.module, compiled.fndesc, pack.type)

@@ -26,8 +26,8 @@ if JIT:
         """A function that turns an address into a pointer to elements of this type."""
 
         @intrinsic
-        def pointer(typingctx, address):  # type: ignore[no-untyped-def]
-            def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def pointer(typingctx, address):
+            def codegen(context, builder, signature, values):
                 return builder.inttoptr(values[0], element.as_pointer())
 
             return types.CPointer(kind)(address), codegen
@@ -37,14 +37,14 @@ if JIT:
     floats, integers = _pointer(types.float32, FLOAT), _pointer(types.int64, INT)
 
     @intrinsic
-    def _move_rows(typingctx, arguments):  # type: ignore[no-untyped-def]
+    def _move_rows(typingctx, arguments):
         """Move rows of a full panel and add them up, in whole vectors.
 
         A Numba loop over the few floats of a row would spend most of its time on finding out
         whether the arrays overlap.
         """
 
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):
             panel, source, gate, step, rows, sums = (
                 builder.extract_value(values[0], i) for i in range(6)
             )
