@@ -6,6 +6,7 @@ whole set: `minicnnrnn.arrays.copy_batch` converts one batch on its way into the
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ class Batch(NamedTuple):
     positions: Positions | None
 
 
-class Source:
+class Source(ABC):
     """Batches in epochs; see `source`, which makes one.
 
     Attributes
@@ -66,6 +67,7 @@ class Source:
         self._pass: Iterator[Batch] | None = None
         self._started = False
 
+    @abstractmethod
     def peek(self) -> Batch:
         """Look at a batch without using it up.
 
@@ -74,7 +76,6 @@ class Source:
         ValueError
             Where there is none.
         """
-        raise NotImplementedError
 
     def epoch(
         self, rng: np.random.Generator | None = None, steps: int | None = None
@@ -118,8 +119,9 @@ class Source:
         if count < (steps or 1):
             warnings.warn(RAN_OUT, stacklevel=2)
 
+    @abstractmethod
     def _one_pass(self, rng: np.random.Generator | None) -> Iterator[Batch]:
-        raise NotImplementedError
+        """Draw every batch once."""
 
 
 class ArraySource(Source):

@@ -8,6 +8,7 @@ every call.
 import inspect
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ Shape = tuple[int, ...]
 TRUNCATED_STDDEV = 0.87962566103423978
 
 
-class Initializer:
+class Initializer(ABC):
     """What all initializers share: a call, a configuration and a seed.
 
     A class of your own overrides ``__call__`` and keeps its constructor's arguments as
@@ -30,6 +31,7 @@ class Initializer:
 
     seed: int | None = None
 
+    @abstractmethod
     def __call__(self, shape: Shape, rng: np.random.Generator) -> Weights:
         """Draw an array of the given shape.
 
@@ -43,7 +45,6 @@ class Initializer:
         -------
         float32 array of `shape`
         """
-        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as a dict.

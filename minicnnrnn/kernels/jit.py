@@ -5,7 +5,7 @@ Three tools make a CPU kernel:
 * ``@cpu`` compiles a function with the flags that every kernel shares;
 * ``split(body, items, grain, args)`` runs ``body(start, stop, worker, *args)`` over a
   range of work items, cut among the threads when there are at least two grains of work;
-* ``@once(signature)`` compiles a function a single time for the whole process and lets
+* ``@once(count)`` compiles a function a single time for the whole process and lets
   every other kernel call it through a pointer, so that it is not compiled into each of them.
 
 With ``NUMBA_DISABLE_JIT=1`` all three are plain Python and a debugger can step through them.
@@ -359,7 +359,7 @@ if JIT:
 
         ``body(start, stop, worker, *arguments)`` must give the same result however the range
         is cut. `grain` is the least number of items worth a thread; below two grains, in a
-        forked child and while another Python thread is inside ``split``, the body runs
+        forked child and where another Python thread is inside Numba's own pool, the body runs
         serially in the caller.
         """
         integers = (types.intp, types.intp, types.intp)
