@@ -9,12 +9,14 @@
 
 from minicnnrnn import (
     callbacks,
+    constraints,
     datasets,
     initializers,
     layers,
     losses,
     metrics,
     optimizers,
+    regularizers,
     utils,
 )
 from minicnnrnn.device import get_device, set_device
@@ -27,6 +29,7 @@ __all__ = [
     "Input",
     "Sequential",
     "callbacks",
+    "constraints",
     "datasets",
     "get_device",
     "initializers",
@@ -34,6 +37,7 @@ __all__ = [
     "losses",
     "metrics",
     "optimizers",
+    "regularizers",
     "set_device",
     "utils",
 ]
