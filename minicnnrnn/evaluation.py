@@ -10,20 +10,21 @@ from minicnnrnn import callbacks as callbacks_module
 from minicnnrnn import data, losses, metrics, optimizers
 from minicnnrnn.arrays import copy_batch
 from minicnnrnn.callbacks import CallbackList
-from minicnnrnn.layers.base import Context, Layer
+from minicnnrnn.layers.container import Chain
+from minicnnrnn.layers.context import Context
 from minicnnrnn.shapes import is_integer
 from minicnnrnn.targets import Targets, check_labels, check_weight, infer_loss
 
 
-class Evaluation(Layer):
-    """What makes a layer a model that can be compiled, evaluated and asked."""
+class Evaluation(Chain):
+    """What makes layers a model that can be compiled, evaluated and asked."""
 
     optimizer: optimizers.Optimizer | None = None
     loss: losses.Loss | None = None
     _asked: tuple[list[metrics.Metric], list[metrics.Metric]] = ([], [])
     _resolved: list[tuple[metrics.Metric, bool]] | None = None  # (metric, by sample weight)
     _targets: Targets | None = None
-    _totals: Any = None  # (sum, weight) of the loss and of every metric, on the device
+    _totals: Any = None  # what loss and metrics have added up so far, each an array on the device
     _samples = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -107,14 +108,18 @@ class Evaluation(Layer):
             self.context.parameters.allocate_gradients()
         if self._targets is None or self._targets.device is not self.device:
             self._targets = Targets(self.device)
-        count = 1 + len(self._resolved)
-        if self._totals is None or len(self._totals) != count:
-            self._totals = self.device.zeros((count, 2), np.float64)
+        sizes = [2, *(metric.size for metric, _ in self._resolved)]
+        if self._totals is None or [len(total) for total in self._totals] != sizes:
+            self._totals = [self.device.zeros((size,), np.float64) for size in sizes]
         if isinstance(source, data.ArraySource) and True in self._kinds():
             # Raise now what a later batch would raise; but not for NaN, which would take a pass.
             everything = source.gather(slice(0, source.samples))
             ignore = getattr(self.loss, "ignore_class", None)
             check_labels(everything.y, outputs[-1], ignore, everything.positions)
+        if isinstance(source, data.ArraySource) and self.input_dtype != "float32":
+            for start in range(0, source.samples, source.batch_size):
+                stop = min(start + source.batch_size, source.samples)
+                self._load_input(source.gather(slice(start, stop)))
 
     def _fitting(self, source: data.Source, batch: data.Batch) -> tuple[int, ...]:
         """The output's shape for this batch, once it and the last, shorter one are known to fit."""
@@ -177,8 +182,9 @@ class Evaluation(Layer):
     def _load_input(self, batch: data.Batch) -> Any:
         shape = self._batch_shape(batch.x)
         self.output_shape_of(shape)
-        x = self.buffer("input", *shape)
+        x = self.buffer(f"{self.input_dtype} input", *shape, dtype=self.input_dtype)
         copy_batch(x, batch.x.reshape(shape), batch.positions)
+        self.check_batch(x)
         return x
 
     def _load(self, batch: data.Batch) -> tuple[Any, Any]:
@@ -200,8 +206,11 @@ class Evaluation(Layer):
         assert self.loss
         assert self._targets
         assert self._resolved is not None
+        assert self.context is not None
         kernels = self.kernels
-        y, mask = self.forward(x, None, training)
+        self.context.penalty[:] = 0
+        y, mask = self.run_forward(x, None, training)
+        self.add_loss(self.context.parameters.penalty(self.weights))
         rows = y.reshape(-1, y.shape[-1])
         values = self.buffer("values", len(rows))
         gradient, loss, plain, weighted = self._targets.weights(
@@ -211,10 +220,11 @@ class Evaluation(Layer):
         t = self.loss.targets(t, self.buffer)
         self.loss.value(kernels, values, rows, t)
         kernels.weighted_sum(self._totals[0], values, loss)
+        self._totals[0][0] += len(x) * self.context.penalty[0]
         for i, (metric, by_sample) in enumerate(self._resolved, 1):
             target = self._targets.labels if metric.sparse else self._targets.numbers
-            metric.value(kernels, values, rows, target)
-            kernels.weighted_sum(self._totals[i], values, weighted if by_sample else plain)
+            weights = weighted if by_sample else plain
+            metric.update(kernels, self._totals[i], values, rows, target, weights)
         self._samples += len(x)
         return y, t, gradient
 
@@ -223,14 +233,17 @@ class Evaluation(Layer):
 
     def _reset_totals(self) -> None:
         self._samples = 0
-        self._totals[:] = 0
+        for total in self._totals:
+            total[:] = 0
 
     def read_logs(self) -> dict[str, float]:
         """Loss and metrics so far in this epoch or evaluation."""
-        totals = np.asarray(self._totals)
+        assert self._resolved is not None
+        loss, *totals = (np.asarray(total) for total in self._totals)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = [totals[0, 0] / self._samples, *(totals[1:, 0] / totals[1:, 1])]
-        return {name: float(m) for name, m in zip(self.metrics_names, means, strict=True)}
+            results = [loss[0] / self._samples]
+            results += [m.result(t) for (m, _), t in zip(self._resolved, totals, strict=True)]
+        return {name: float(r) for name, r in zip(self.metrics_names, results, strict=True)}
 
     def _measure(
         self, source: data.Source, steps: int | None, told: CallbackList
@@ -360,18 +373,6 @@ class Evaluation(Layer):
 
     def output_shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The output's shape for a batch of this shape, building the model if need be."""
-        raise TypeError("Expected a Sequential. Received: a bare Evaluation.")
-
-    def unbuilt(self) -> list[Layer]:
-        """The layers that are not built yet."""
-        raise TypeError("Expected a Sequential. Received: a bare Evaluation.")
-
-    def forget(self, layers: list[Layer]) -> None:
-        """Unbuild the model and these of its layers."""
-        raise TypeError("Expected a Sequential. Received: a bare Evaluation.")
-
-    def last_activation(self) -> Any:
-        """The activation that the output comes from, or ``None``."""
         raise TypeError("Expected a Sequential. Received: a bare Evaluation.")
 
 

@@ -19,9 +19,12 @@ class Metric:
     ----------
     sparse : bool
         Whether the targets are integer labels (rows,), instead of one number an output.
+    size : int
+        Number of float64 that ``update`` adds to.
     """
 
     sparse: ClassVar[bool] = False
+    size = 2
     label = "metric"
 
     def __init__(self, dtype: str | None = None, name: str | None = None) -> None:
@@ -42,6 +45,24 @@ class Metric:
         t : (rows, C), or (rows,) of int32 for a sparse metric
         """
         raise TypeError(f"{type(self).__name__}: Expected a metric with a value. Received: none.")
+
+    def update(self, kernels: Any, totals: Any, values: Any, y: Any, t: Any, weights: Any) -> None:
+        """Add a batch to the totals.
+
+        Parameters
+        ----------
+        totals : float64 device array (size,)
+            Zero at the beginning of an epoch.
+        values : (rows,), scratch
+        weights : (rows,)
+        kernels, y, t : as in ``value``
+        """
+        self.value(kernels, values, y, t)
+        kernels.weighted_sum(totals, values, weights)
+
+    def result(self, totals: Any) -> float:
+        """The metric, from the totals; here the weighted mean of the rows' values."""
+        return float(totals[0] / totals[1])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name!r}>"

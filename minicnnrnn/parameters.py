@@ -20,11 +20,24 @@ class Weight:
     shape : tuple of int
     initializer : callable
         ``(shape, rng) -> array``, asked when the values are first needed.
+    regularizer : Regularizer, optional
+    constraint : Constraint, optional
+    state : bool
+        Never trained: a layer's own record, such as moving statistics.
     """
 
-    def __init__(self, name: str, shape: tuple[int, ...], initializer: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: Callable[..., Any],
+        regularizer: Any = None,
+        constraint: Any = None,
+        state: bool = False,
+    ) -> None:
         self.name, self.shape, self.initializer = name, shape, initializer
-        self.trainable = True
+        self.regularizer, self.constraint, self.state = regularizer, constraint, state
+        self.trainable = not state
         self.value: Any = None  # views into the model's vectors, once these exist
         self.gradient: Any = None
 
@@ -111,6 +124,26 @@ class Parameters:
             ]
             self._segments = (trained, np.array(table, np.int64).reshape(-1, 3))
         return self._segments[1]
+
+    def penalty(self, weights: Sequence[Weight]) -> float:
+        """What the regularizers of those of the weights that are trained add to the loss."""
+        return sum(
+            float(weight.regularizer.value(weight.value))
+            for weight in weights
+            if weight.trainable and weight.regularizer is not None
+        )
+
+    def regularize(self, weights: Sequence[Weight]) -> None:
+        """Add the gradient of the penalty to the gradients."""
+        for weight in weights:
+            if weight.trainable and weight.regularizer is not None:
+                weight.gradient += weight.regularizer.gradient(weight.value)
+
+    def constrain(self, weights: Sequence[Weight]) -> None:
+        """Bring those of the weights that are trained back into what their constraints allow."""
+        for weight in weights:
+            if weight.trainable and weight.constraint is not None:
+                weight.value[...] = weight.constraint(weight.value)
 
     def _views(self, vector: Any) -> list[Any]:
         return [

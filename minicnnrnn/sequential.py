@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from minicnnrnn.device import Device, get_device
-from minicnnrnn.layers.base import Context, Layer, Shape
+from minicnnrnn.layers.base import Layer, Shape
+from minicnnrnn.layers.context import Context
 from minicnnrnn.layers.core import InputLayer
-from minicnnrnn.parameters import Weight
 from minicnnrnn.shapes import is_integer
 from minicnnrnn.training import Training
 
@@ -42,8 +42,6 @@ class Sequential(Training):
     (200, 1)
     """
 
-    supports_masking = True
-
     def __init__(
         self,
         layers: Iterable[Layer] | None = None,
@@ -53,39 +51,16 @@ class Sequential(Training):
         trainable: bool = True,
         **kwargs: Any,
     ) -> None:
-        self._layers: list[Layer] = []
-        super().__init__(name=name, **kwargs)
         if seed is not None and not is_integer(seed, 0):
-            self.fail("seed to be a non-negative integer or None", repr(seed))
+            raise ValueError(f"seed: Expected a non-negative integer or None. Received: {seed!r}")
         self._device = get_device(device)
         self._seed = seed
         self._checked: dict[Shape, Shape] = {}
-        if layers is not None and not isinstance(layers, Iterable):
-            self.fail("a list of layers", repr(layers), TypeError)
-        given = list(layers or ())
-        fresh = [layer for layer in given if isinstance(layer, Layer) and not layer.built]
-        try:
-            for layer in given:
-                self.add(layer)
-        except Exception:
-            for layer in self._layers:  # they may try again elsewhere
-                layer.owner = None
-            self.forget([layer for layer in fresh if layer in self._layers])
-            raise
+        super().__init__(layers, name=name, **kwargs)
         if not trainable:
             self.trainable = False
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state
-        for layer in self._layers:
-            layer.owner = self
-
     # --- the layers ----------------------------------------------------------------
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers, without an input layer."""
-        return list(self._layers)
 
     @property
     def device(self) -> Device:
@@ -101,33 +76,12 @@ class Sequential(Training):
             If it is no layer, lives in a model already, has another layer's name, or cannot
             take the output before it. The model is as it was then.
         """
-        if not isinstance(layer, Layer):
-            self.fail("a Layer", repr(layer), TypeError)
-        if layer.owner is not None or layer is self:
-            self.fail(f"a layer of its own ({layer.name!r} lives in a model already)", repr(layer))
-        if any(layer.name == other.name for other in self._layers):
-            self.fail("layers with different names", repr(layer.name))
         if isinstance(layer, InputLayer):
             if self._layers or self.declared_shape is not None:
                 self.fail("an Input only in front", repr(layer))
             self.declared_shape = layer.declared_shape
             return
-        if self.built:
-            layer.build_once(self.output_shape)
-        self._layers.append(layer)
-        layer.owner = self
-        self._rearranged()
-        if not self.built:
-            first = self.declared_shape or self._layers[0].declared_shape
-            if first is not None:
-                try:
-                    self.build_once(first)
-                except Exception:
-                    self._layers.remove(layer)
-                    layer.owner = None
-                    raise
-        if not self.trainable:
-            layer.trainable = False
+        super().add(layer)
 
     def pop(self) -> Layer:
         """Remove the last layer and return it."""
@@ -138,12 +92,12 @@ class Sequential(Training):
         layer.bind(Context(self.device))
         assert layer.context is not None
         layer.context.adopt(layer.weights)
-        self._rearranged()
+        self.rearranged()
         if not self._layers:
             self.built = False
         return layer
 
-    def _rearranged(self) -> None:
+    def rearranged(self) -> None:
         """The parameters have to be laid out anew; values are kept, optimizer slots are not."""
         self._checked.clear()
         self._resolved = None
@@ -156,22 +110,6 @@ class Sequential(Training):
             layer.bind(self.context)
         self.context.adopt(self.weights)
 
-    @property
-    def weights(self) -> list[Weight]:
-        """The weights of all layers, in order."""
-        return [weight for layer in self._layers for weight in layer.weights]
-
-    @property
-    def trainable(self) -> bool:
-        """Whether an optimizer changes the weights; setting it sets it for all layers."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
-        for layer in self._layers:
-            layer.trainable = self._trainable
-
     # --- building ------------------------------------------------------------------
 
     def build(self, input_shape: Any = None) -> None:
@@ -180,70 +118,17 @@ class Sequential(Training):
         Raises
         ------
         ValueError
-            If a layer cannot take what the one before it gives; the model is unbuilt then.
+            If there is no layer, or one cannot take what the one before it gives; the model is
+            unbuilt then.
         """
-        shape = self.check_shape(self.declared_shape if input_shape is None else input_shape)
         self._require_layers()
-        fresh = [layer for layer in self._layers if not layer.built]
-        try:
-            current = shape
-            for layer in self._layers:
-                current = layer.build_once(current)
-        except Exception:
-            for layer in fresh:
-                layer.unbuild()
-            raise
-        self.input_shape, self.built = shape, True
-
-    def unbuild(self) -> None:
-        """Forget what ``build`` did."""
-        self.built, self.input_shape = False, None
-        self._checked.clear()
-        for layer in self._layers:
-            layer.unbuild()
-
-    def unbuilt(self) -> list[Layer]:
-        """The layers that are not built yet."""
-        return [layer for layer in self._layers if not layer.built]
+        super().build(input_shape)
 
     def forget(self, layers: list[Layer]) -> None:
         """Unbuild the model and these of its layers; the weights of the others are kept."""
-        for layer in layers:
-            layer.unbuild()
-        self.built, self.input_shape = False, None
-        self._rearranged()
+        super().forget(layers)
         if self.owner is None and not self.weights:
             self.context = None  # the next building draws the same initial weights
-
-    def fixes_batch(self) -> bool:
-        """Whether a layer keeps the states of its samples."""
-        return any(layer.fixes_batch() for layer in self._layers)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """The shape behind the last layer; every layer checks the shape it gets."""
-        current = input_shape
-        for layer in self._layers:
-            layer.check_input(current)
-            current = layer.compute_output_shape(current)
-        return current
-
-    def build_once(self, input_shape: Any) -> Shape:
-        """Build for this shape unless built, else check that it still fits."""
-        shape = self.check_shape(input_shape)
-        if not self.built:
-            self.build(shape)
-        self._check_declared(shape)
-        return self.compute_output_shape(shape)
-
-    def _check_declared(self, shape: Shape) -> None:
-        declared = self.declared_shape
-        if declared is None and self._layers:
-            declared = self._layers[0].declared_shape
-        if declared is not None and (
-            len(declared) != len(shape)
-            or any(d is not None and n is not None and d != n for d, n in zip(declared, shape))
-        ):
-            self.fail(f"inputs of the declared shape {declared}", shape)
 
     def output_shape_of(self, shape: tuple[int, ...]) -> Any:
         """The output's shape for a batch of this shape, building the model if need be."""
@@ -251,8 +136,7 @@ class Sequential(Training):
         if found is None:
             if not self.built:
                 self._require_layers()
-                self._check_declared(shape)
-                self.build((shape[0] if self.fixes_batch() else None, *shape[1:]))
+                self.build_once((shape[0] if self.fixes_batch() else None, *shape[1:]))
             if len(self._checked) > 64:  # sequences of ever new lengths
                 self._checked.clear()
             found = self._checked[shape] = self.build_once(shape)
@@ -272,69 +156,12 @@ class Sequential(Training):
             self.context.adopt([])
         return self.context
 
-    def bind(self, context: Context) -> None:
-        """Move into another model, with all layers."""
-        super().bind(context)
-        for layer in self._layers:
-            layer.bind(context)
-
     def allocate(self) -> None:
         """Make sure that the weights have values."""
         context = self.model_context()
         if self.owner is None and len(context.parameters.weights) != len(self.weights):
             self._lay_out()
         context.parameters.allocate(context.rng)
-
-    # --- the three verbs -----------------------------------------------------------
-
-    def forward(self, x: Any, mask: Any = None, training: bool = False) -> tuple[Any, Any]:
-        """Compute the output, and the mask that goes with it.
-
-        Parameters
-        ----------
-        x : float32 device array
-            Not written to, and kept until ``backward``.
-        mask : uint8 device array (N, T), optional
-        training : bool
-            Whether ``backward`` may follow, and whether dropout is active.
-
-        Returns
-        -------
-        output, mask
-            The output lies in the model's buffers: the next call overwrites it.
-        """
-        for layer in self._layers:
-            x, mask = layer.forward(x, mask, training)
-        return x, mask
-
-    def backward(self, dy: Any, input_gradient: bool = False) -> Any:
-        """Go back through the layers: fill all gradients.
-
-        Parameters
-        ----------
-        dy : float32 device array
-            Gradient of the loss with respect to the last output.
-        input_gradient : bool
-            Whether the gradient with respect to the input is wanted too.
-        """
-        lowest = 0 if input_gradient else self._lowest_trained()
-        for layer in reversed(self._layers[lowest + 1 :]):
-            dy = layer.backward(dy, True)
-        return self._layers[lowest].backward(dy, input_gradient)
-
-    def _lowest_trained(self) -> int:
-        """The first layer with weights to train: nobody asks for gradients below it."""
-        for index, layer in enumerate(self._layers):
-            if any(weight.trainable for weight in layer.weights):
-                return index
-        return len(self._layers) - 1
-
-    def last_activation(self) -> Any:
-        """The activation that the output comes from, or ``None`` if its layer has none."""
-        last = self._layers[-1]
-        if isinstance(last, Sequential):
-            return last.last_activation()
-        return getattr(last, "activation", None)
 
     # --- looking -------------------------------------------------------------------
 

@@ -22,7 +22,11 @@ class Training(Evaluation):
         x, w = self._load(batch)
         y, t, weights = self._forward_and_measure(x, w, True)
         activation = self.last_activation()
-        fused = activation is not None and self.loss.fuses(activation.name)
+        fused = (
+            activation is not None
+            and activation.layer.activity_regularizer is None
+            and self.loss.fuses(activation.name)
+        )
         dy = self.buffer("dy", *y.shape)
         rows = (-1, y.shape[-1])
         self.loss.gradient(self.kernels, dy.reshape(rows), y.reshape(rows), t, weights, fused)
@@ -36,12 +40,18 @@ class Training(Evaluation):
         self.update()
 
     def update(self) -> None:
-        """Let the optimizer take one step along the gradients of the last ``backward``."""
+        """Let the optimizer take one step along the gradients of the last ``backward``.
+
+        The gradients of the weights' penalties are added before, constraints hold after it.
+        """
         if self.optimizer is None:
             raise ValueError("Expected a compiled model. Received: update() before compile().")
         assert self.context is not None
         self.optimizer.claim(self)
-        self.optimizer.update(self.context.parameters, self.weights)
+        parameters, weights = self.context.parameters, self.weights
+        parameters.regularize(weights)
+        self.optimizer.update(parameters, weights)
+        parameters.constrain(weights)
         self.context.random_state[1] += 1
 
     # --- fit -----------------------------------------------------------------------

@@ -1,66 +1,19 @@
 """Layer: what all layers share - names, weights, memory and the way of a call."""
 
-import re
-import threading
 import warnings
-from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from minicnnrnn import initializers
+from minicnnrnn import constraints, initializers, regularizers
 from minicnnrnn.arrays import as_array, copy_batch
 from minicnnrnn.device import Buffer, Device, get_device
-from minicnnrnn.parameters import Parameters, Weight
-from minicnnrnn.random import generator
+from minicnnrnn.layers.context import Context, unique_name
+from minicnnrnn.parameters import Weight
 from minicnnrnn.shapes import is_integer
 
 Shape = tuple[int | None, ...]
-
-_names: Counter[str] = Counter()
-
-
-def unique_name(kind: str) -> str:
-    """Keras' automatic names: ``dense``, ``dense_1``, ``dense_2``, ..."""
-    snake = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
-    count = _names[snake]
-    _names[snake] += 1
-    return f"{snake}_{count}" if count else snake
-
-
-class Context:
-    """What the layers of one model share: device, random numbers, parameters and a lock.
-
-    Parameters
-    ----------
-    device : Device
-    seed : int or None
-        ``None`` draws one.
-    """
-
-    def __init__(self, device: Device, seed: int | None = None) -> None:
-        self.device = device
-        self.rng = generator(seed, "weights")
-        self.shuffle_rng = generator(seed, "shuffle")
-        # [seed, number of the train step]: all that random kernels draw from.
-        self.random_state = device.zeros((2,), np.int64)
-        self.random_state[0] = generator(seed, "kernels").integers(2**62)
-        self.parameters = Parameters([], device)
-        self.streams = 0  # random layers so far: each draws from a stream of its own
-        self.lock = threading.RLock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets: all but the lock."""
-        return {name: value for name, value in self.__dict__.items() if name != "lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"lock": threading.RLock()}
-
-    def adopt(self, weights: list[Weight]) -> None:
-        """Lay out the parameters for these weights; values that exist are kept."""
-        version = self.parameters.version
-        self.parameters = Parameters(weights, self.device)
-        self.parameters.version = version + 1
 
 
 class WeightView:
@@ -96,12 +49,15 @@ class Layer:
         Whether an optimizer changes the weights.
     dtype : str
         Only ``"float32"``.
+    activity_regularizer : str or Regularizer, optional
+        Penalty on the output, a mean over the batch.
     input_shape : tuple, optional
         Shape of one sample, for a first layer; so is ``input_dim`` for one-dimensional samples,
         and ``batch_shape`` (or ``batch_input_shape``) with the batch in front.
     """
 
     supports_masking = False
+    input_dtype = "float32"  # of the batches that a first layer wants: "int32" for ids
 
     def __init__(
         self,
@@ -109,6 +65,7 @@ class Layer:
         name: str | None = None,
         trainable: bool = True,
         dtype: str | None = None,
+        activity_regularizer: Any = None,
         input_shape: Any = None,
         input_dim: int | None = None,
         batch_shape: Any = None,
@@ -127,6 +84,8 @@ class Layer:
         self.context: Context | None = None
         self.input_shape: Shape | None = None
         self._weights: list[Weight] = []
+        self.activity_regularizer = self.regularizer(activity_regularizer)
+        self._regularized: Any = None  # the output that the penalty is on
         self._trainable = bool(trainable)
         self.declared_shape = self._declared(input_shape, input_dim, batch_shape, batch_input_shape)
         self._buffers: dict[str, Buffer] = {}
@@ -140,6 +99,7 @@ class Layer:
             "owner": None,
             "_buffers": {},
             "_saved": None,
+            "_regularized": None,
             "_prepared": (-1, -1),
         }
         return self.__dict__ | fresh
@@ -185,17 +145,50 @@ class Layer:
 
     # --- building ------------------------------------------------------------------
 
-    def add_weight(self, name: str, shape: tuple[int, ...], initializer: Any) -> Weight:
-        """Declare a weight; its values are made when first needed."""
-        weight = Weight(name, shape, initializer)
-        weight.trainable = self.trainable
+    def add_weight(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: Any,
+        regularizer: Any = None,
+        constraint: Any = None,
+        state: bool = False,
+    ) -> Weight:
+        """Declare a weight; its values are made when first needed.
+
+        Parameters
+        ----------
+        name : str
+            Keras' name: "kernel", "bias", ...
+        shape : tuple of int
+        initializer : callable ``(shape, rng) -> array``
+        regularizer : Regularizer, optional
+            Its penalty is part of the loss while the weight is trained.
+        constraint : Constraint, optional
+            What every update ends with.
+        state : bool
+            Not trained, but kept with the weights: moving statistics.
+        """
+        weight = Weight(name, shape, initializer, regularizer, constraint, state)
+        weight.trainable = self.trainable and not state
         self._weights.append(weight)
         return weight
 
     def initializer(self, identifier: Any) -> Any:
         """The initializer of this name; an error names the layer."""
+        return self._named(initializers.get, identifier)
+
+    def regularizer(self, identifier: Any) -> Any:
+        """The regularizer of this name, or ``None``; an error names the layer."""
+        return self._named(regularizers.get, identifier)
+
+    def constraint(self, identifier: Any) -> Any:
+        """The constraint of this name, or ``None``; an error names the layer."""
+        return self._named(constraints.get, identifier)
+
+    def _named(self, get: Any, identifier: Any) -> Any:
         try:
-            return initializers.get(identifier)
+            return get(identifier)
         except (ValueError, TypeError) as error:
             raise type(error)(f"layer {self.name!r}: {error}") from None
 
@@ -214,9 +207,30 @@ class Layer:
     def check_input(self, input_shape: Shape) -> None:
         """Raise if inputs of this shape cannot be taken, by the layer's kind or as it was built."""
 
+    def check_batch(self, x: Any) -> None:
+        """Raise if a first layer cannot take these values: asked before anything is computed."""
+
     def fixes_batch(self) -> bool:
         """Whether the layer is built for one size of batches."""
         return False
+
+    def reset_states(self) -> None:
+        """Forget what a stateful layer keeps from batch to batch."""
+
+    @property
+    def children(self) -> list["Layer"]:
+        """The layers inside: see ``Container``."""
+        return []
+
+    def walk(self) -> Iterator["Layer"]:
+        """The layer itself and all that are inside it, at any depth."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def last_activation(self) -> Any:
+        """The activation that the output comes from, or ``None`` if the layer has none."""
+        return getattr(self, "activation", None)
 
     def build_once(self, input_shape: Any) -> Shape:
         """Build for this shape unless it is built, else check that the shape still fits.
@@ -326,8 +340,8 @@ class Layer:
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = bool(value)
-        for weight in self.weights:
-            weight.trainable = self._trainable
+        for weight in self._weights:
+            weight.trainable = self._trainable and not weight.state
 
     def get_weights(self) -> list[Any]:
         """Copies of the weights, in Keras' order."""
@@ -408,6 +422,35 @@ class Layer:
             f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}"
         )
 
+    def add_loss(self, value: Any) -> None:
+        """Add a penalty to the reported loss of this batch.
+
+        To be called in ``forward``; the gradient of the penalty is added by the layer itself, in
+        ``backward``.
+
+        Parameters
+        ----------
+        value : float, or device array with one element
+        """
+        assert self.context is not None
+        self.context.penalty += value
+
+    def run_forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
+        """``forward``, and the penalty on what comes out: what containers call."""
+        y, mask = self.forward(x, mask, training)
+        if self.activity_regularizer is not None:
+            self._regularized = y
+            self.add_loss(self.activity_regularizer.value(y) / len(y))
+        return y, mask
+
+    def run_backward(self, dy: Any, input_gradient: bool = True) -> Any:
+        """``backward``, with the gradient of the penalty on the output."""
+        if self.activity_regularizer is not None:
+            y, total = self._regularized, self.buffer("dy and penalty", *dy.shape)
+            total[...] = dy + self.activity_regularizer.gradient(y) / len(y)
+            dy = total
+        return self.backward(dy, input_gradient)
+
     def __call__(self, x: Any, training: bool = False, mask: Any = None) -> Any:
         """Apply the layer to an array, building it first if need be; returns a new array."""
         array = self._array(x)
@@ -418,13 +461,14 @@ class Layer:
         with self.context.lock:
             if training:
                 self.context.parameters.allocate_gradients()
-            return np.array(self.forward(array, mask, training)[0])
+            self.check_batch(array)
+            return np.array(self.run_forward(array, mask, training)[0])
 
     def _array(self, x: Any) -> Any:
-        """A float32 copy of what a user passed; an error names the layer."""
+        """A copy of what a user passed, as numbers or ids; an error names the layer."""
         try:
             rows = as_array(x, "x")
-            array = np.empty(rows.shape, np.float32)
+            array = np.empty(rows.shape, self.input_dtype)
             copy_batch(array, rows)
         except (ValueError, TypeError) as error:
             raise type(error)(f"layer {self.name!r}: {error}") from None

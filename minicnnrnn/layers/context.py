@@ -1,0 +1,58 @@
+"""Context: what the layers of one model share; and the names that layers get."""
+
+import re
+import threading
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from minicnnrnn.device import Device
+from minicnnrnn.parameters import Parameters, Weight
+from minicnnrnn.random import generator
+
+_names: Counter[str] = Counter()
+
+
+def unique_name(kind: str) -> str:
+    """Keras' automatic names: ``dense``, ``dense_1``, ``dense_2``, ..."""
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
+    count = _names[snake]
+    _names[snake] += 1
+    return f"{snake}_{count}" if count else snake
+
+
+class Context:
+    """What the layers of one model share: device, random numbers, parameters and a lock.
+
+    Parameters
+    ----------
+    device : Device
+    seed : int or None
+        ``None`` draws one.
+    """
+
+    def __init__(self, device: Device, seed: int | None = None) -> None:
+        self.device = device
+        self.rng = generator(seed, "weights")
+        self.shuffle_rng = generator(seed, "shuffle")
+        # [seed, number of the train step]: all that random kernels draw from.
+        self.random_state = device.zeros((2,), np.int64)
+        self.random_state[0] = generator(seed, "kernels").integers(2**62)
+        self.penalty = device.zeros((1,), np.float64)  # what layers add to the loss of a batch
+        self.parameters = Parameters([], device)
+        self.streams = 0  # random layers so far: each draws from a stream of its own
+        self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: all but the lock."""
+        return {name: value for name, value in self.__dict__.items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"lock": threading.RLock()}
+
+    def adopt(self, weights: list[Weight]) -> None:
+        """Lay out the parameters for these weights; values that exist are kept."""
+        version = self.parameters.version
+        self.parameters = Parameters(weights, self.device)
+        self.parameters.version = version + 1
