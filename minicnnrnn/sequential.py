@@ -8,6 +8,7 @@ from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.context import Context
 from minicnnrnn.layers.core import InputLayer
 from minicnnrnn.shapes import is_integer
+from minicnnrnn.summary import describe
 from minicnnrnn.training import Training
 
 
@@ -165,45 +166,43 @@ class Sequential(Training):
 
     # --- looking -------------------------------------------------------------------
 
-    def summary(self, print_fn: Any = print) -> None:
+    def summary(
+        self,
+        print_fn: Any = print,
+        expand_nested: bool = True,
+        batch_size: int = 32,
+    ) -> None:
         """Print the layers with their output shapes and numbers of parameters.
 
         Parameters
         ----------
         print_fn : callable
             Gets every line.
+        expand_nested : bool
+            Show the layers inside of layers, unlike Keras unless it is told.
+        batch_size : int
+            What the memory of the outputs is counted for.
 
         Examples
         --------
         >>> from minicnnrnn import Sequential, layers
-        >>> Sequential([layers.Input((4,)), layers.Dense(2, name="out")], name="tiny").summary()
+        >>> block = layers.Residual([layers.Dense(4, name="inside", trainable=False)], name="add")
+        >>> model = Sequential([layers.Input((4,)), block, layers.Dense(2, name="out")], "tiny")
+        >>> model.summary()
         Model: "tiny"
-        Layer (type)    Output shape    Parameters
-        ------------------------------------------
-        out (Dense)     (None, 2)               10
-        ------------------------------------------
-        Parameters: 10 (trainable: 10), 40 bytes
+        Layer (type)          Output shape    Parameters
+        ------------------------------------------------
+        add (Residual)        (None, 4)        frozen 20
+          layers (Chain)      (None, 4)        frozen 20
+            inside (Dense)    (None, 4)        frozen 20
+          shortcut (Chain)    (None, 4)                0
+        out (Dense)           (None, 2)               10
+        ------------------------------------------------
+        Parameters: 30 (trainable: 10)
+        Memory: 120 bytes of weights, 1,792 bytes of outputs for a batch of 32
         """
-        rows = [("Layer (type)", "Output shape", "Parameters")]
-        shape = self.input_shape
-        for layer in self._layers:
-            shape = layer.compute_output_shape(shape) if shape is not None else None
-            count = f"{layer.count_params():,}" if layer.built else "?"
-            kind = type(layer).__name__
-            rows.append((f"{layer.name} ({kind})", "?" if shape is None else str(shape), count))
-        first, second = (max(len(row[i]) for row in rows) + 4 for i in (0, 1))
-        third = max(len(row[2]) for row in rows)
-        lines = [f"{a:<{first}}{b:<{second}}{c:>{third}}" for a, b, c in rows]
-        rule = "-" * len(lines[0])
-        print_fn(f'Model: "{self.name}"')
-        for line in (lines[0], rule, *lines[1:], rule):
+        for line in describe(self, expand_nested, batch_size):
             print_fn(line)
-        if self.built:
-            total = self.count_params()
-            trainable = sum(weight.size for weight in self.weights if weight.trainable)
-            print_fn(f"Parameters: {total:,} (trainable: {trainable:,}), {4 * total:,} bytes")
-        else:
-            print_fn("Parameters: ? (build the model, or give the first layer an input shape)")
 
     def __call__(self, x: Any, training: bool = False, mask: Any = None) -> Any:
         """Apply the model to an array: a new array.

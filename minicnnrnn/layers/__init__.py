@@ -2,6 +2,7 @@
 
 from minicnnrnn.layers.activation import Activation
 from minicnnrnn.layers.base import Layer
+from minicnnrnn.layers.composite import Branches, Residual
 from minicnnrnn.layers.conv import Conv1D, Conv2D, Conv3D
 from minicnnrnn.layers.core import Dense, Dropout, Flatten, Input, InputLayer, Reshape
 from minicnnrnn.layers.pool import (
@@ -27,6 +28,7 @@ __all__ = [
     "AveragePooling1D",
     "AveragePooling2D",
     "AveragePooling3D",
+    "Branches",
     "Conv1D",
     "Conv2D",
     "Conv3D",
@@ -46,5 +48,6 @@ __all__ = [
     "MaxPooling2D",
     "MaxPooling3D",
     "Reshape",
+    "Residual",
     "SimpleRNN",
 ]

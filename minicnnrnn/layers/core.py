@@ -80,6 +80,10 @@ class Dense(Layer):
     activation : str, optional
     use_bias : bool
     kernel_initializer, bias_initializer : str or Initializer
+    kernel_regularizer, bias_regularizer, activity_regularizer : str or Regularizer, optional
+        Penalties on the weights and on the output.
+    kernel_constraint, bias_constraint : str or Constraint, optional
+        What every update of the weights ends with.
 
     Notes
     -----
@@ -114,13 +118,8 @@ class Dense(Layer):
         quantization_config: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.refuse(
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            activity_regularizer=activity_regularizer,
-            kernel_constraint=kernel_constraint,
-            bias_constraint=bias_constraint,
             lora_rank=lora_rank,
             lora_alpha=lora_alpha,
             quantization_config=quantization_config,
@@ -132,6 +131,11 @@ class Dense(Layer):
             self.initializer(kernel_initializer),
             self.initializer(bias_initializer),
         )
+        self.regularizers = (
+            self.regularizer(kernel_regularizer),
+            self.regularizer(bias_regularizer),
+        )
+        self.constraints = self.constraint(kernel_constraint), self.constraint(bias_constraint)
 
     def check_input(self, input_shape: Shape) -> None:
         """At least two axes, the last of them known and as it was built for."""
@@ -144,9 +148,10 @@ class Dense(Layer):
     def build(self, input_shape: Shape) -> None:
         """Declare kernel and bias."""
         assert input_shape[-1] is not None
-        self.add_weight("kernel", (input_shape[-1], self.units), self.initializers[0])
+        kernel, bias = zip(self.initializers, self.regularizers, self.constraints)
+        self.add_weight("kernel", (input_shape[-1], self.units), *kernel)
         if self.use_bias:
-            self.add_weight("bias", (self.units,), self.initializers[1])
+            self.add_weight("bias", (self.units,), *bias)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """The last axis becomes `units`."""
