@@ -33,18 +33,25 @@ def cut(content: bytes, samples: int) -> bytes:
     )
 
 
-def main(source: Path, target: Path) -> None:
+def original(path: Path) -> bytes:
+    """Read a file that may be compressed, under its name with ``.gz`` then."""
+    if path.exists():
+        return path.read_bytes()
+    return gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
+
+
+def prepare(source: Path, target: Path, sums: dict[str, str], samples: int) -> None:
     """Check the originals, cut them and compress them; the same input gives the same bytes."""
     target.mkdir(exist_ok=True)
-    for name, expected in SHA256.items():
-        content = (source / name).read_bytes()
+    for name, expected in sums.items():
+        content = original(source / name)
         received = hashlib.sha256(content).hexdigest()
         if received != expected:
             raise SystemExit(f"{name}: Expected SHA-256 {expected}. Received: {received}")
-        content = cut(content, SAMPLES)
+        content = cut(content, samples)
         (target / f"{name}.gz").write_bytes(gzip.compress(content, 9, mtime=0))
         print(hashlib.sha256(content).hexdigest(), name)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(__file__).parent / "mnist")
+    prepare(Path(sys.argv[1]), Path(__file__).parent / "mnist", SHA256, SAMPLES)
