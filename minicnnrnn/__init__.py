@@ -7,12 +7,15 @@
 [0, 1]
 """
 
+from typing import TYPE_CHECKING, Any
+
 from minicnnrnn import (
     callbacks,
     constraints,
     datasets,
     initializers,
     layers,
+    left_out,
     losses,
     metrics,
     optimizers,
@@ -41,3 +44,11 @@ __all__ = [
     "set_device",
     "utils",
 ]
+
+if not TYPE_CHECKING:  # a type checker is to complain about names that do not exist
+
+    def __getattr__(name: str) -> Any:
+        """Names that are left out, which raise when they are called."""
+        if name in left_out.MODELS:
+            return left_out.stand_in(name, left_out.MODELS[name])
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

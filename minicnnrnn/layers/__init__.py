@@ -1,5 +1,8 @@
 """Layers, under Keras' names."""
 
+from typing import TYPE_CHECKING, Any
+
+from minicnnrnn import left_out
 from minicnnrnn.layers.activation import Activation
 from minicnnrnn.layers.base import Layer
 from minicnnrnn.layers.composite import Branches, Residual
@@ -51,3 +54,21 @@ __all__ = [
     "Residual",
     "SimpleRNN",
 ]
+
+# Keras' second names for the same layers.
+ALIASES = {
+    **{f"MaxPool{n}D": f"MaxPooling{n}D" for n in (1, 2, 3)},
+    **{f"AvgPool{n}D": f"AveragePooling{n}D" for n in (1, 2, 3)},
+    **{f"GlobalMaxPool{n}D": f"GlobalMaxPooling{n}D" for n in (1, 2, 3)},
+    **{f"GlobalAvgPool{n}D": f"GlobalAveragePooling{n}D" for n in (1, 2, 3)},
+}
+
+if not TYPE_CHECKING:  # a type checker is to complain about names that do not exist
+
+    def __getattr__(name: str) -> Any:
+        """Second names; and names that are left out, which raise when they are called."""
+        if name in ALIASES:
+            return globals()[ALIASES[name]]
+        if name in left_out.LAYERS:
+            return left_out.stand_in(name, left_out.LAYERS[name])
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
