@@ -319,8 +319,9 @@ class Softmax(Activation):
 
     def last_activation(self) -> Any:
         """The softmax, if it is along the last axis alone."""
-        rank = len(self.input_shape) if self.input_shape else 0
-        return self.activation if self._axes == (-1,) or self._is_last(rank) else None
+        rank = len(self.input_shape) if self.input_shape else None
+        last = self._is_last(rank) if rank else self._axes == (-1,)
+        return self.activation if last else None
 
     def check_input(self, input_shape: Shape) -> None:
         """Has the axes, and not just one number along them."""
