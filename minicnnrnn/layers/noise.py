@@ -153,7 +153,7 @@ class SpatialDropout(Dropout):
     rank = 0
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(rate, seed=seed, **kwargs)
+        super().__init__(rate, None, seed, **kwargs)
 
     def check_input(self, input_shape: Shape) -> None:
         """The right number of axes."""
