@@ -85,6 +85,45 @@ def is_real(value: Any, low: float, high: float) -> bool:
     return real and low <= float(value) <= high
 
 
+def merge_axes(
+    shape: tuple[int, ...], shared: tuple[int, ...], rank: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Two shapes with fewer axes, for an array and a smaller one that is stretched to its shape.
+
+    Neighbouring axes that are both stretched, or both not, become one; ones in front fill up.
+
+    Parameters
+    ----------
+    shape, shared : tuple of int
+        As long as each other; `shared` has a one where it is stretched.
+    rank : int
+        The number of axes wanted.
+
+    Raises
+    ------
+    ValueError
+        If more axes remain.
+
+    Examples
+    --------
+    >>> merge_axes((8, 5, 6, 3), (8, 1, 1, 3), 5)
+    ((1, 1, 8, 30, 3), (1, 1, 8, 1, 3))
+    """
+    merged: list[list[int]] = []
+    for n, m in zip(shape, shared):
+        if n == 1:
+            continue
+        if merged and (merged[-1][1] == 1) == (m == 1):
+            merged[-1][0] *= n
+            merged[-1][1] *= m
+        else:
+            merged.append([n, m])
+    if len(merged) > rank:
+        raise ValueError(f"Expected at most {rank} axes that differ. Received: {shape}, {shared}")
+    full = [[1, 1]] * (rank - len(merged)) + merged
+    return tuple(n for n, _ in full), tuple(m for _, m in full)
+
+
 def dilated_extent(kernel: int, dilation: int) -> int:
     """Count the elements that a kernel reaches over.
 

@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 
 from minicnnrnn.kernels import activation
 from minicnnrnn.kernels.activation import FROM_OUTPUT
+from minicnnrnn.kernels.jit import JIT
 
 DEVICES = ["numpy", "cpu"]
 NAMES = [
     "LINEAR", "RELU", "LEAKY_RELU", "ELU", "SELU", "GELU", "GELU_TANH", "SILU", "SOFTPLUS", "TANH",
-    "SIGMOID", "HARD_SIGMOID",
+    "SIGMOID", "HARD_SIGMOID", "RELU6", "HARD_TANH", "SPARSE_SIGMOID", "HARD_SILU", "SOFT_SHRINK",
+    "HARD_SHRINK", "EXPONENTIAL", "SOFTSIGN", "LOG_SIGMOID", "MISH", "TANH_SHRINK", "SQUAREPLUS",
+    "SPARSE_PLUS",
 ]  # fmt: skip
 CODES = {name: getattr(activation, name) for name in NAMES}
 seeds = st.integers(0, 2**32 - 1)
-alphas = st.sampled_from([0.0, 0.2, 0.3, 1.0])
+alphas = st.sampled_from([0.1, 0.2, 0.3, 1.0])
 
 
 def forward(device, x, code, alpha=0.3):
@@ -36,17 +39,10 @@ def backward(device, dy, x, y, code, alpha=0.3):
     return dx
 
 
-def softmax(device, x, dy):
-    y, dx = nans(*x.shape, dtype=x.dtype), nans(*x.shape, dtype=x.dtype)
-    kernel("activation", "softmax_forward", device)(y, x)
-    kernel("activation", "softmax_backward", device)(dx, dy, y)
-    return y, dx
-
-
 def assert_close(actual, expected, x):
-    """Within 1e-6 of 1 + |x|."""
+    """Within 1e-6 of the size of what comes in or out."""
     assert actual.shape == expected.shape
-    assert np.all(np.abs(actual - expected) <= 1e-6 * (1 + np.abs(x)))
+    assert np.all(np.abs(actual - expected) <= 1e-6 * (1 + np.abs(x) + np.abs(expected)))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -55,7 +51,7 @@ def assert_close(actual, expected, x):
     [
         ("LINEAR", [-2, 0, 2], [1, 1, 1]),
         ("RELU", [0, 0, 2], [0, 0, 1]),
-        ("LEAKY_RELU", [-0.6, 0, 2], [0.3, 0.3, 1]),
+        ("LEAKY_RELU", [-0.6, 0, 2], [0.3, 1, 1]),
         ("ELU", [-0.259399, 0, 2], [0.0406006, 0.3, 1]),
         ("SELU", [-1.520167, 0, 2.101402], [0.237933, 1.758099, 1.050701]),
         ("GELU", [-0.0455003, 0, 1.9545], [-0.0852318, 0.5, 1.085232]),
@@ -65,6 +61,19 @@ def assert_close(actual, expected, x):
         ("TANH", [-0.9640276, 0, 0.9640276], [0.0706508, 1, 0.0706508]),
         ("SIGMOID", [0.119203, 0.5, 0.880797], [0.1049936, 0.25, 0.1049936]),
         ("HARD_SIGMOID", [1 / 6, 0.5, 5 / 6], [1 / 6, 1 / 6, 1 / 6]),
+        ("RELU6", [0, 0, 2], [0, 0, 1]),
+        ("HARD_TANH", [-1, 0, 1], [0, 1, 0]),
+        ("SPARSE_SIGMOID", [0, 0.5, 1], [0, 0.5, 0]),
+        ("HARD_SILU", [-1 / 3, 0, 5 / 3], [-1 / 6, 0.5, 7 / 6]),
+        ("SOFT_SHRINK", [-1.5, 0, 1.5], [1, 0, 1]),
+        ("HARD_SHRINK", [-2, 0, 2], [1, 0, 1]),
+        ("EXPONENTIAL", [0.135335, 1, 7.389056], [0.135335, 1, 7.389056]),
+        ("SOFTSIGN", [-2 / 3, 0, 2 / 3], [1 / 9, 1, 1 / 9]),
+        ("LOG_SIGMOID", [-2.126928, -0.693147, -0.126928], [0.880797, 0.5, 0.119203]),
+        ("MISH", [-0.252501, 0, 1.943959], [-0.108355, 0.6, 1.069318]),
+        ("TANH_SHRINK", [-1.035972, 0, 1.035972], [0.929349, 0, 0.929349]),
+        ("SQUAREPLUS", [0.414214, 1, 2.414214], [0.146447, 0.5, 0.853553]),
+        ("SPARSE_PLUS", [0, 0.25, 2], [0, 0.5, 1]),
     ],
 )
 def test_worked_examples(device, name, expected, slope):
@@ -73,15 +82,6 @@ def test_worked_examples(device, name, expected, slope):
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-7)
     dx = backward(device, np.array([1, 1, 10], np.float32), x, y, CODES[name])
     np.testing.assert_allclose(dx / [1, 1, 10], slope, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_worked_softmax(device):
-    x = np.log(np.array([[1, 2, 5], [1e-30, 1e-30, 1e-30]], np.float32))
-    y, dx = softmax(device, x, np.array([[8, 0, 0], [0, 0, 3]], np.float32))
-    np.testing.assert_allclose(y, [[1 / 8, 2 / 8, 5 / 8], [1 / 3] * 3], rtol=1e-6)
-    expected = [[7 / 8, -2 / 8, -5 / 8], [-1 / 3, -1 / 3, 2 / 3]]
-    np.testing.assert_allclose(dx, expected, rtol=1e-6)
 
 
 @given(st.sampled_from(NAMES), st.integers(1, 300), seeds, alphas)
@@ -96,7 +96,9 @@ def test_cpu_is_near_the_float64_reference(name, size, seed, alpha):
     assert_close(backward("cpu", dy, x, y, code, alpha), gradient, 3 * dy * (1 + np.abs(x)))
 
 
-@pytest.mark.parametrize("name", ["TANH", "SIGMOID", "SOFTPLUS", "ELU", "SELU"])
+@pytest.mark.parametrize(
+    "name", ["TANH", "SIGMOID", "SOFTPLUS", "ELU", "SELU", "EXPONENTIAL", "SOFTSIGN"]
+)
 def test_small_results_keep_their_digits(name):
     x = np.concatenate([-np.geomspace(1e-20, 80, 300), [0.0]]).astype(np.float32)
     expected = forward("numpy", x.astype(np.float64), CODES[name])
@@ -105,38 +107,18 @@ def test_small_results_keep_their_digits(name):
     np.testing.assert_allclose(forward("cpu", x, CODES[name]), expected, rtol=5e-7)
 
 
-@given(st.integers(1, 40), st.integers(1, 40), seeds)
-@example(1, 1, 0)
-def test_softmax_is_near_the_float64_reference(rows, columns, seed):
-    rng = np.random.default_rng(seed)
-    x, dy = 10 * normal(rng, rows, columns), normal(rng, rows, columns)
-    y, dx = softmax("cpu", x, dy)
-    expected_y, expected_dx = softmax("numpy", x.astype(np.float64), dy.astype(np.float64))
-    np.testing.assert_allclose(y, expected_y, rtol=1e-5, atol=1e-30)
-    np.testing.assert_allclose(dx, expected_dx, atol=1e-6 * columns)
-
-
 @given(st.sampled_from(NAMES), st.integers(1, 50), seeds)
 def test_gradients_of_the_reference(name, size, seed):
     rng, code = np.random.default_rng(seed), CODES[name]
     x = 3 * normal(rng, size, dtype=np.float64)
-    x += np.where(x < 0, -1e-3, 1e-3)  # away from the kink at zero
+    # Away from the kinks: at 0, and at whole and half numbers up to 6.
+    nearest = np.round(2 * x) / 2
+    x = np.where(np.abs(x - nearest) < 1e-3, nearest + 2e-3, x)
 
     def gradient(x, dy):
         return backward("numpy", dy, x, forward("numpy", x, code), code)
 
-    kinks = np.abs(np.abs(x) - 3) < 1e-3
-    x[kinks] += 2e-3
     check_gradient(lambda x: forward("numpy", x, code), gradient, x, rng)
-
-
-@given(st.integers(1, 20), st.integers(1, 20), seeds)
-def test_gradients_of_the_softmax_reference(rows, columns, seed):
-    rng = np.random.default_rng(seed)
-    x = normal(rng, rows, columns, dtype=np.float64)
-    check_gradient(
-        lambda x: softmax("numpy", x, x)[0], lambda x, dy: softmax("numpy", x, dy)[1], x, rng
-    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -151,12 +133,6 @@ def test_memory_may_be_shared(device):
         kernel("activation", "activation_backward", device)(gradient, gradient, x, y, code, 0.3)
         np.testing.assert_array_equal(same, y)
         np.testing.assert_array_equal(gradient, dx)
-    x, dy = x.reshape(10, 10), dy.reshape(10, 10)
-    y, dx = softmax(device, x, dy)
-    kernel("activation", "softmax_forward", device)(x, x)
-    kernel("activation", "softmax_backward", device)(dy, dy, y)
-    np.testing.assert_array_equal(x, y)
-    np.testing.assert_array_equal(dy, dx)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -166,25 +142,21 @@ def test_nan_stays_and_infinity_has_its_limit(name):
         x = np.full(40, np.nan, np.float32)
         assert np.isnan(forward("cpu", x, code)).all()
         x[:] = np.inf
-        assert forward("cpu", x, code)[0] == (1 if name == "TANH" or "SIGMOID" in name else np.inf)
+        ones = ("TANH", "HARD_TANH", "SIGMOID", "HARD_SIGMOID", "SPARSE_SIGMOID")
+        limit = 1 if name in ones else {"RELU6": 6, "LOG_SIGMOID": 0}.get(name, np.inf)
+        if name != "SOFTSIGN":  # infinity over infinity
+            assert forward("cpu", x, code)[0] == limit
         limits = {
             "LINEAR": -np.inf, "RELU": 0, "LEAKY_RELU": -np.inf, "ELU": -0.3, "SELU": -1.7580993,
-            "SOFTPLUS": 0, "TANH": -1, "SIGMOID": 0, "HARD_SIGMOID": 0,
+            "SOFTPLUS": 0, "TANH": -1, "SIGMOID": 0, "HARD_SIGMOID": 0, "RELU6": 0, "HARD_TANH": -1,
+            "SPARSE_SIGMOID": 0, "SOFT_SHRINK": -np.inf, "HARD_SHRINK": -np.inf, "EXPONENTIAL": 0,
+            "LOG_SIGMOID": -np.inf, "TANH_SHRINK": -np.inf, "SQUAREPLUS": 0, "SPARSE_PLUS": 0,
         }  # fmt: skip
         if name in limits:  # the others are minus infinity times zero
             np.testing.assert_allclose(forward("cpu", -x, code), limits[name], rtol=1e-6)
 
 
-def test_nan_spoils_its_row_of_softmax_only():
-    x = np.zeros((2, 20), np.float32)
-    x[0, 7] = np.nan
-    with np.errstate(invalid="ignore"):
-        y, _ = softmax("cpu", x, x)
-    assert np.isnan(y[0]).all()
-    np.testing.assert_allclose(y[1], 1 / 20, rtol=1e-6)
-
-
-@pytest.mark.skipif(not activation.JIT, reason="threads need compiled kernels")
+@pytest.mark.skipif(not JIT, reason="threads need compiled kernels")
 @pytest.mark.parametrize("name", ["TANH", "GELU"])
 def test_the_same_bits_on_any_number_of_threads(name):
     rng, code = np.random.default_rng(0), CODES[name]
@@ -212,6 +184,16 @@ def test_agreement_with_pytorch():
         "TANH": torch.tanh,
         "SIGMOID": torch.sigmoid,
         "HARD_SIGMOID": functional.hardsigmoid,
+        "RELU6": functional.relu6,
+        "HARD_TANH": functional.hardtanh,
+        "HARD_SILU": functional.hardswish,
+        "SOFT_SHRINK": functional.softshrink,
+        "HARD_SHRINK": functional.hardshrink,
+        "EXPONENTIAL": torch.exp,
+        "SOFTSIGN": functional.softsign,
+        "LOG_SIGMOID": functional.logsigmoid,
+        "MISH": functional.mish,
+        "TANH_SHRINK": functional.tanhshrink,
     }
     rng = np.random.default_rng(0)
     x, dy = 3 * normal(rng, 500), normal(rng, 500)
@@ -222,10 +204,3 @@ def test_agreement_with_pytorch():
         y = forward("cpu", x, CODES[name])
         assert_close(y, expected.detach().numpy(), x)
         assert_close(backward("cpu", dy, x, y, CODES[name]), tensor.grad.numpy(), 3 * x)
-    x, dy = x.reshape(50, 10), dy.reshape(50, 10)
-    tensor = torch.tensor(x, requires_grad=True)
-    expected = torch.softmax(tensor, 1)
-    expected.backward(torch.tensor(dy))
-    y, dx = softmax("cpu", x, dy)
-    assert_close(y, expected.detach().numpy(), x)
-    assert_close(dx, tensor.grad.numpy(), x)

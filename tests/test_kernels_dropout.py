@@ -1,4 +1,6 @@
-"""Dropout: the generator's known answers, the same masks everywhere, the right share."""
+"""Dropout and noise: known answers, the same numbers everywhere, the right distribution."""
+
+import math
 
 import numba
 import numpy as np
@@ -18,6 +20,12 @@ def drop(device, x, seed=0, step=0, stream=0, rate=0.5):
     y, state = nans(*x.shape, dtype=x.dtype), np.array([seed, step], np.int64)
     kernel("dropout", "dropout_forward", device)(y, x, state, stream, rate)
     assert state.tolist() == [seed, step]
+    return y
+
+
+def noise(device, x, seed=0, step=0, stream=0, deviation=1.0, multiply=0):
+    y, state = nans(*x.shape, dtype=x.dtype), np.array([seed, step], np.int64)
+    kernel("dropout", "gaussian_forward", device)(y, x, state, stream, deviation, multiply)
     return y
 
 
@@ -69,6 +77,11 @@ def test_cpu_equals_reference_bit_by_bit(size, seed, step, stream, rate, data):
     x = normal(np.random.default_rng(data), size)
     one, other = (drop(device, x, seed, step, stream, rate) for device in DEVICES)
     np.testing.assert_array_equal(one, other)
+    factors = nans(size)
+    kernel("dropout", "dropout_forward", "cpu")(
+        factors, np.empty(0, np.float32), np.array([seed, step]), stream, rate
+    )
+    np.testing.assert_array_equal(factors, drop("numpy", np.ones_like(x), seed, step, stream, rate))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -99,15 +112,74 @@ def test_the_gradient_is_the_same_kernel(size, seed):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_worked_example_of_noise(device):
+    # Words 0x6627E8D5 and 0xE169C58D: u = 0x3313F4.8 / 2^23, quarter 3, f = 0x42D38B.8 / 2^23.
+    u, f = (0x3313F4 + 0.5) / 2**23, (0x42D38B + 0.5) / 2**23
+    radius, angle = math.sqrt(-2 * math.log(u)), math.pi / 2 * (3 + f - 0.5)
+    expected = np.array([radius * math.cos(angle), radius * math.sin(angle)])
+    np.testing.assert_allclose(expected, [0.047005, -1.354675], atol=1e-6)
+    x = np.array([10, 20, 0, 0], np.float32)
+    np.testing.assert_allclose(noise(device, x)[:2], x[:2] + expected, rtol=1e-6)
+    multiplied = noise(device, x, deviation=0.5, multiply=1)
+    np.testing.assert_allclose(multiplied, [*x[:2] * (1 + 0.5 * expected), 0, 0], rtol=1e-6)
+
+
+@given(
+    st.integers(1, 2000), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**63 - 1),
+    st.integers(0, 2**32 - 1), st.integers(0, 1), seeds,
+)  # fmt: skip
+@example(1, 0, 0, 0, 0, 0)
+@example(1027, 1, 2, 3, 1, 0)
+def test_noise_is_near_the_float64_reference(size, seed, step, stream, multiply, data):
+    x = normal(np.random.default_rng(data), size)
+    y = noise("cpu", x, seed, step, stream, 0.7, multiply)
+    wide = noise("numpy", x.astype(np.float64), seed, step, stream, 0.7, multiply)
+    np.testing.assert_allclose(y, wide, atol=2e-6 * (1 + np.abs(x).max()))
+
+
+def test_noise_is_standard_normal():
+    stats = pytest.importorskip("scipy.stats")
+    zeros = np.zeros(100_000, np.float32)
+    g = noise("cpu", zeros, seed=1)
+    assert stats.kstest(g, "norm").pvalue > 1e-3
+    assert stats.kstest(g[0::2] * g[1::2], noise("cpu", zeros, 2)[0::2] * g[1::2]).pvalue > 1e-3
+    others = [np.roll(g, 1), np.roll(g, 2), noise("cpu", zeros, 2), noise("cpu", zeros, 1, 1),
+              noise("cpu", zeros, 1, 0, 1)]  # fmt: skip
+    for other in others:
+        assert abs(np.corrcoef(g, other)[0, 1]) < 5 / len(g) ** 0.5
+        assert abs(np.corrcoef(g**2, other**2)[0, 1]) < 5 / len(g) ** 0.5
+    np.testing.assert_array_equal(noise("cpu", zeros, seed=1), g)
+
+
+def test_the_tail_of_the_noise_ends_where_it_says():
+    zeros = np.zeros(1_000_000, np.float32)
+    assert 4.5 < np.abs(noise("cpu", zeros, seed=3)).max() < 5.78
+    assert np.isfinite(noise("cpu", zeros, seed=4)).all()
+
+
+@pytest.mark.parametrize("multiply", [0, 1])
+def test_gradients_of_noise(multiply):
+    x = normal(np.random.default_rng(0), 30, dtype=np.float64)
+    check_gradient(
+        lambda x: noise("numpy", x, 5, 6, 7, 0.5, multiply),
+        lambda x, dy: noise("numpy", dy, 5, 6, 7, 0.5, 1) if multiply else dy,
+        x,
+        np.random.default_rng(1),
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_nan_stays(device):
     x = np.full(40, np.nan, np.float32)
     assert np.isnan(drop(device, x)).all()
+    assert np.isnan(noise(device, x)).all()
+    assert np.isnan(noise(device, x, multiply=1)).all()
 
 
 @pytest.mark.skipif(not JIT, reason="threads need compiled kernels")
-def test_the_same_mask_on_one_thread_and_on_all():
+def test_the_same_numbers_on_one_thread_and_on_all():
     x, masks = np.ones(100_003, np.float32), []
     for threads in (1, numba.config.NUMBA_NUM_THREADS):
         numba.set_num_threads(threads)
-        masks.append(drop("cpu", x, seed=9))
+        masks.append((drop("cpu", x, seed=9), noise("cpu", x, 9), noise("cpu", x, 9, multiply=1)))
     np.testing.assert_array_equal(*masks)

@@ -169,3 +169,39 @@ def test_torch_agrees(geometry, seed):
         (dx,) = torch.autograd.grad(y, image, torch.from_numpy(dy))
         ours = backward("cpu", kind, dy, *(index or [None]), geometry)
         np.testing.assert_allclose(ours, dx.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def masked(device, x, mask, dy):
+    y, dx = nans(*dy.shape, dtype=x.dtype), nans(*x.shape, dtype=x.dtype)
+    kernel("pool", "masked_average_forward", device)(y, x, mask)
+    kernel("pool", "masked_average_backward_input", device)(dx, dy, mask)
+    return y, dx
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_worked_masked_average(device):
+    x = np.array([[[1], [2], [6]], [[5], [np.nan], [9]]], np.float32)
+    mask = np.array([[1, 0, 1], [0, 0, 0]], np.uint8)
+    y, dx = masked(device, x, mask, np.array([[3], [4]], np.float32))
+    assert y.ravel().tolist() == [3.5, 0]
+    assert dx.ravel().tolist() == [1.5, 0, 1.5, 0, 0, 0]
+
+
+@given(*[st.integers(1, 9)] * 3, seeds)
+@example(1, 1, 1, 0)
+def test_masked_average_equals_its_reference(N, T, C, seed):
+    rng = np.random.default_rng(seed)
+    x, dy = integer_valued(rng, N, T, C), integer_valued(rng, N, C)
+    mask = rng.integers(0, 2, (N, T)).astype(np.uint8)
+    for one, other in zip(*(masked(device, x, mask, dy) for device in DEVICES)):
+        np.testing.assert_array_equal(one, other)
+    everything = np.ones_like(mask)
+    geometry = ((N, 1, 1, T, C), (1, 1, 1), (1, 1, T), (1, 1, T), (0, 0, 0))
+    mean = forward("cpu", "average", x[:, None, None], geometry)[0].reshape(N, C)
+    np.testing.assert_array_equal(masked("cpu", x, everything, dy)[0], mean)
+    check_gradient(
+        lambda x: masked("numpy", x, mask, dy)[0],
+        lambda x, dy: masked("numpy", x, mask, dy)[1],
+        x,
+        rng,
+    )

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from minicnnrnn.kernels.activation import exp, sigmoid
+from minicnnrnn.kernels.elementary import exp, sigmoid
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 
 # y holds probabilities; or logits; or probabilities that softmax or sigmoid made, and `dy` is

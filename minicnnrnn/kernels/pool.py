@@ -120,6 +120,34 @@ def average_pool_backward_input_numpy(dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW
         dx[element] += share[window]
 
 
+def masked_average_forward_numpy(y, x, mask):
+    """Take the mean of the steps of a sequence that are not masked.
+
+    .. math:: y_{nc} = \\frac{\\sum_t m_{nt} x_{ntc}}{\\sum_t m_{nt}}
+
+    and 0 for a sequence that is masked from end to end. What a masked step holds does not matter.
+
+    Parameters
+    ----------
+    y : (N, C), overwritten
+    x : (N, T, C)
+    mask : uint8 (N, T)
+        1 where a step counts, 0 where it does not.
+    """
+    counts = mask.sum(axis=1, dtype=y.dtype)
+    y[:] = np.where(mask[:, :, None], x, 0).sum(axis=1) / np.maximum(counts, 1)[:, None]
+
+
+def masked_average_backward_input_numpy(dx, dy, mask):
+    """Gradient with respect to the input: `dy`, shared equally by the steps that count.
+
+    Shapes as in ``masked_average_forward``.
+    """
+    counts = mask.sum(axis=1, dtype=dy.dtype)
+    share = dy / np.maximum(counts, 1)[:, None]
+    dx[:] = np.where(mask[:, :, None], share[:, None], 0)
+
+
 # ---------------------------------------------------------------------------------------
 # CPU
 # ---------------------------------------------------------------------------------------
@@ -328,3 +356,52 @@ def average_pool_backward_input_cpu(dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW):
     rows = dx.shape[0] * dx.shape[1] * dx.shape[2]
     work = dx.shape[3] * dx.shape[4]
     split(_average_gradient_rows, rows, 1 + WORK // work, arguments)
+
+
+@inner
+def _valid_steps(mask, n):
+    count = 0
+    for t in range(mask.shape[1]):
+        count += mask[n, t] != 0
+    return np.float32(max(count, 1))
+
+
+@inner
+def _masked_average_samples(start, stop, worker, y, x, mask):
+    T, C = x.shape[1], x.shape[2]
+    for n in range(start, stop):
+        total, count = y[n], _valid_steps(mask, n)
+        for c in range(C):
+            total[c] = ZERO
+        for t in range(T):
+            if mask[n, t]:
+                v = x[n, t]
+                for c in range(C):
+                    total[c] += v[c]
+        for c in range(C):
+            total[c] /= count
+
+
+@cpu
+def masked_average_forward_cpu(y, x, mask):
+    """Parallel over samples."""
+    N, T, C = x.shape
+    split(_masked_average_samples, N, 1 + WORK // (T * C), (y, x, mask))
+
+
+@inner
+def _masked_share_samples(start, stop, worker, dx, dy, mask):
+    T, C = dx.shape[1], dx.shape[2]
+    for n in range(start, stop):
+        count, gradient = _valid_steps(mask, n), dy[n]
+        for t in range(T):
+            share, valid = dx[n, t], mask[n, t] != 0
+            for c in range(C):
+                share[c] = gradient[c] / count if valid else ZERO
+
+
+@cpu
+def masked_average_backward_input_cpu(dx, dy, mask):
+    """Parallel over samples."""
+    N, T, C = dx.shape
+    split(_masked_share_samples, N, 1 + WORK // (T * C), (dx, dy, mask))

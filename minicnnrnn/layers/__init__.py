@@ -3,11 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 from minicnnrnn import left_out
-from minicnnrnn.layers.activation import Activation
+from minicnnrnn.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from minicnnrnn.layers.base import Layer
 from minicnnrnn.layers.composite import Branches, Residual
 from minicnnrnn.layers.conv import Conv1D, Conv2D, Conv3D
-from minicnnrnn.layers.core import Dense, Dropout, Flatten, Input, InputLayer, Reshape
+from minicnnrnn.layers.core import Dense, Input, InputLayer
+from minicnnrnn.layers.noise import (
+    ActivityRegularization,
+    Dropout,
+    GaussianDropout,
+    GaussianNoise,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
 from minicnnrnn.layers.pool import (
     AveragePooling1D,
     AveragePooling2D,
@@ -23,11 +32,25 @@ from minicnnrnn.layers.pool import (
     MaxPooling3D,
 )
 from minicnnrnn.layers.recurrent import GRU, LSTM, SimpleRNN
+from minicnnrnn.layers.resample import (
+    Cropping1D,
+    Cropping2D,
+    Cropping3D,
+    UpSampling1D,
+    UpSampling2D,
+    UpSampling3D,
+    ZeroPadding1D,
+    ZeroPadding2D,
+    ZeroPadding3D,
+)
+from minicnnrnn.layers.reshape import Flatten, Permute, RepeatVector, Reshape
 
 __all__ = [
+    "ELU",
     "GRU",
     "LSTM",
     "Activation",
+    "ActivityRegularization",
     "AveragePooling1D",
     "AveragePooling2D",
     "AveragePooling3D",
@@ -35,9 +58,14 @@ __all__ = [
     "Conv1D",
     "Conv2D",
     "Conv3D",
+    "Cropping1D",
+    "Cropping2D",
+    "Cropping3D",
     "Dense",
     "Dropout",
     "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlobalAveragePooling3D",
@@ -47,12 +75,27 @@ __all__ = [
     "Input",
     "InputLayer",
     "Layer",
+    "LeakyReLU",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
+    "PReLU",
+    "Permute",
+    "ReLU",
+    "RepeatVector",
     "Reshape",
     "Residual",
     "SimpleRNN",
+    "Softmax",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+    "UpSampling1D",
+    "UpSampling2D",
+    "UpSampling3D",
+    "ZeroPadding1D",
+    "ZeroPadding2D",
+    "ZeroPadding3D",
 ]
 
 # Keras' second names for the same layers.

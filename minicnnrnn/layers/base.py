@@ -92,6 +92,7 @@ class Layer:
         self._saved: Any = None  # what `forward` keeps for `backward`
         self._stream: int | None = None
         self._prepared = (-1, -1)  # what the packed weights were made from, and where they are
+        self._warned = False  # that it does not carry a mask
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: no owner, and no memory of a batch."""
@@ -488,10 +489,11 @@ class Layer:
         """The mask behind this layer; warns, once, if the layer cannot carry one."""
         if mask is None or self.supports_masking:
             return mask
-        warnings.warn(
-            f"layer {self.name!r} ({type(self).__name__}) does not carry a mask: "
-            "what follows it sees all steps.",
-            stacklevel=2,
-        )
-        self.supports_masking = True  # said once
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"layer {self.name!r} ({type(self).__name__}) does not carry a mask: "
+                "what follows it sees all steps.",
+                stacklevel=2,
+            )
         return None

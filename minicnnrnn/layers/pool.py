@@ -19,7 +19,7 @@ class Pooling(Layer):
     Parameters
     ----------
     pool_size : int or tuple of ints
-        Size of the window along each spatial axis.
+        Size of the window along each spatial axis; 2 if left out, for maxima only.
     strides : int or tuple of ints, optional
         Distance of neighbouring windows; `pool_size` if left out.
     padding : {"valid", "same"}
@@ -31,7 +31,7 @@ class Pooling(Layer):
 
     def __init__(
         self,
-        pool_size: Any = 2,
+        pool_size: Any,
         strides: Any = None,
         padding: str = "valid",
         data_format: str | None = None,
@@ -149,7 +149,24 @@ class GlobalPooling(Pooling):
         return (input_shape[0], *ones, input_shape[-1])
 
 
-class MaxPooling1D(Pooling):
+class MaxPooling(Pooling):
+    """Maximum over windows in `rank` dimensions; see ``Pooling``."""
+
+    maximum = True
+
+    def __init__(
+        self,
+        pool_size: Any = 2,
+        strides: Any = None,
+        padding: str = "valid",
+        data_format: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(pool_size, strides, padding, data_format, name, **kwargs)
+
+
+class MaxPooling1D(MaxPooling):
     """The maximum over windows of steps.
 
     (batch, steps, channels) to (batch, ..., channels).
@@ -164,10 +181,10 @@ class MaxPooling1D(Pooling):
     (2, 2, 3)
     """
 
-    rank, maximum = 1, True
+    rank = 1
 
 
-class MaxPooling2D(Pooling):
+class MaxPooling2D(MaxPooling):
     """The maximum over windows of pixels.
 
     (batch, height, width, channels) to (batch, ..., channels).
@@ -182,10 +199,10 @@ class MaxPooling2D(Pooling):
     (2, 2, 3, 3)
     """
 
-    rank, maximum = 2, True
+    rank = 2
 
 
-class MaxPooling3D(Pooling):
+class MaxPooling3D(MaxPooling):
     """The maximum over windows of voxels.
 
     (batch, depth, height, width, channels) to (batch, ..., channels).
@@ -200,7 +217,7 @@ class MaxPooling3D(Pooling):
     (2, 2, 3, 4, 3)
     """
 
-    rank, maximum = 3, True
+    rank = 3
 
 
 class AveragePooling1D(Pooling):
@@ -214,11 +231,11 @@ class AveragePooling1D(Pooling):
     --------
     >>> import numpy as np
     >>> from minicnnrnn import layers
-    >>> layers.AveragePooling1D()(np.zeros((2, 4, 3))).shape
+    >>> layers.AveragePooling1D(2)(np.zeros((2, 4, 3))).shape
     (2, 2, 3)
     """
 
-    rank, maximum = 1, False
+    rank = 1
 
 
 class AveragePooling2D(Pooling):
@@ -232,11 +249,11 @@ class AveragePooling2D(Pooling):
     --------
     >>> import numpy as np
     >>> from minicnnrnn import layers
-    >>> layers.AveragePooling2D()(np.zeros((2, 4, 6, 3))).shape
+    >>> layers.AveragePooling2D(2)(np.zeros((2, 4, 6, 3))).shape
     (2, 2, 3, 3)
     """
 
-    rank, maximum = 2, False
+    rank = 2
 
 
 class AveragePooling3D(Pooling):
@@ -250,11 +267,11 @@ class AveragePooling3D(Pooling):
     --------
     >>> import numpy as np
     >>> from minicnnrnn import layers
-    >>> layers.AveragePooling3D()(np.zeros((2, 4, 6, 8, 3))).shape
+    >>> layers.AveragePooling3D(2)(np.zeros((2, 4, 6, 8, 3))).shape
     (2, 2, 3, 4, 3)
     """
 
-    rank, maximum = 3, False
+    rank = 3
 
 
 class GlobalMaxPooling1D(GlobalPooling):
@@ -312,11 +329,12 @@ class GlobalMaxPooling3D(GlobalPooling):
 
 
 class GlobalAveragePooling1D(GlobalPooling):
-    """The average over all steps.
+    """The average over all steps, or over those that a mask leaves.
 
     (batch, steps, channels) to (batch, channels).
 
-    Parameters and behaviour are those of ``GlobalPooling``.
+    Parameters and behaviour are those of ``GlobalPooling``. The average over a sequence that is
+    masked from end to end is 0 (in Keras it is NaN).
 
     Examples
     --------
@@ -326,7 +344,27 @@ class GlobalAveragePooling1D(GlobalPooling):
     (2, 3)
     """
 
-    rank, maximum = 1, False
+    rank = 1
+    supports_masking = True
+
+    def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
+        """The average; there are no steps any more that a mask could be about."""
+        if mask is None:
+            return super().forward(x, None, training)
+        shape: Any = self.compute_output_shape(x.shape)
+        y = self.buffer("y", *shape)
+        self.kernels.masked_average_forward(y.reshape(len(x), -1), x, mask)
+        self._saved = x.shape, mask
+        return y, None
+
+    def backward(self, dy: Any, input_gradient: bool = True) -> Any:
+        """Every step that counts has its share."""
+        shape, mask = self._saved
+        if mask is None or not input_gradient:
+            return super().backward(dy, input_gradient)
+        dx = self.buffer("dx", *shape)
+        self.kernels.masked_average_backward_input(dx, dy.reshape(len(dy), -1), mask)
+        return dx
 
 
 class GlobalAveragePooling2D(GlobalPooling):
@@ -344,7 +382,7 @@ class GlobalAveragePooling2D(GlobalPooling):
     (2, 3)
     """
 
-    rank, maximum = 2, False
+    rank = 2
 
 
 class GlobalAveragePooling3D(GlobalPooling):
@@ -362,4 +400,4 @@ class GlobalAveragePooling3D(GlobalPooling):
     (2, 3)
     """
 
-    rank, maximum = 3, False
+    rank = 3

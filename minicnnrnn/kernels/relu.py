@@ -1,0 +1,218 @@
+"""Rectifiers with parameters: thresholds and slopes that are given, and slopes that are learnt."""
+
+import numpy as np
+
+from minicnnrnn.kernels.elementary import ONE, ZERO, choose
+from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
+from minicnnrnn.kernels.panel import address, floats
+from minicnnrnn.kernels.scale import shared_row
+
+PARTS = 16  # the sum over samples is cut this many ways, whatever the number of threads
+
+# ---------------------------------------------------------------------------------------
+# The mathematics
+# ---------------------------------------------------------------------------------------
+
+
+def relu_forward_numpy(y, x, slope, threshold, highest):
+    """A rectifier in three pieces.
+
+    .. math:: y = \\begin{cases} \\min(x, h) & x > t \\\\ a (x - t) & x \\le t \\end{cases}
+
+    with slope a, threshold t and highest value h.
+
+    Parameters
+    ----------
+    y : (n,), overwritten
+    x : (n,)
+    slope, threshold, highest : float
+        Not negative; `highest` may be infinite.
+    """
+    below = slope * (x - threshold) if slope else np.where(np.isnan(x), x, 0)
+    y[:] = np.where(x > threshold, np.minimum(x, highest), below)
+
+
+def relu_backward_numpy(dx, dy, x, slope, threshold, highest):
+    """Gradient with respect to the input: a, 1 or 0 times `dy`.
+
+    Shapes and numbers as in ``relu_forward``. The slope is 0 at the threshold and at `highest`.
+    """
+    rise = np.where(x < threshold, slope, 1)
+    dx[:] = np.where((x == threshold) | (x > threshold) & (x >= highest), 0, dy * rise)
+
+
+def prelu_forward_numpy(y, x, w):
+    """A rectifier whose slope below zero is learnt, for each element or shared by some.
+
+    .. math:: y_i = \\max(x_i, 0) + w_{s(i)} \\min(x_i, 0)
+
+    where s sets the indices along those axes to 0 that have length one in `w`.
+
+    Parameters
+    ----------
+    y : (N, D, H, W, C), overwritten
+    x : (N, D, H, W, C)
+    w : (1, D or 1, H or 1, W or 1, C or 1)
+
+    Notes
+    -----
+    He et al. 2015, arXiv:1502.01852, eq. 1.
+    """
+    y[:] = np.maximum(x, 0) + w * np.minimum(x, 0)
+
+
+def prelu_backward_input_numpy(dx, dy, x, w):
+    """Gradient with respect to the input: `dy`, times w below zero, and 0 at zero, as in Keras.
+
+    Shapes as in ``prelu_forward``.
+    """
+    dx[:] = np.where(x == 0, 0, dy * np.where(x < 0, w, 1))
+
+
+def prelu_backward_weight_numpy(dw, dy, x, ws):
+    """Gradient with respect to the slopes.
+
+    .. math:: dw_j = \\sum_{i: \\, s(i) = j} dy_i \\min(x_i, 0)
+
+    Shapes as in ``prelu_forward``; `dw` as `w`.
+    """
+    axes = tuple(axis for axis in range(5) if dw.shape[axis] == 1)
+    dw[:] = (dy * np.minimum(x, 0)).sum(axis=axes, keepdims=True)
+
+
+def prelu_workspace_numpy(size):
+    """Floats of workspace for `size` slopes."""
+    return 0
+
+
+# ---------------------------------------------------------------------------------------
+# CPU
+# ---------------------------------------------------------------------------------------
+#
+# Elements are independent, and so are rows along the last axis; the gradient of the slopes is
+# summed part by part of the batch.
+
+GRAIN = 16384  # elements that make it worth waking a second thread
+
+
+@inner
+def _relu_range(start, stop, worker, y, x, slope, threshold, highest):
+    a, t, h = np.float32(slope), np.float32(threshold), np.float32(highest)
+    for i in range(start, stop):
+        below = choose(a > ZERO, a * (x[i] - t), ZERO)
+        above = choose(x[i] > h, h, x[i])
+        y[i] = choose(x[i] <= t, below, above)  # a NaN goes above, and through
+
+
+@cpu
+def relu_forward_cpu(y, x, slope, threshold, highest):
+    """Parallel over elements."""
+    split(_relu_range, x.size, GRAIN, (y, x, slope, threshold, highest))
+
+
+@inner
+def _relu_gradient_range(start, stop, worker, dx, dy, x, slope, threshold, highest):
+    a, t, h = np.float32(slope), np.float32(threshold), np.float32(highest)
+    for i in range(start, stop):
+        flat = (x[i] == t) | (x[i] > t) & (x[i] >= h)
+        dx[i] = choose(flat, ZERO, dy[i] * choose(x[i] < t, a, ONE))
+
+
+@cpu
+def relu_backward_cpu(dx, dy, x, slope, threshold, highest):
+    """Parallel over elements."""
+    split(_relu_gradient_range, x.size, GRAIN, (dx, dy, x, slope, threshold, highest))
+
+
+@inner
+def _prelu_rows(start, stop, worker, y, x, w):
+    C = x.shape[4]
+    for row in range(start, stop):
+        to, of = floats(address(y, row * C)), floats(address(x, row * C))
+        slopes = floats(address(w, shared_row(row, x, w)))
+        if w.shape[4] == C:
+            for c in range(C):
+                to[c] = choose(of[c] < ZERO, slopes[c] * of[c], of[c])
+        else:
+            slope = slopes[0]
+            for c in range(C):
+                to[c] = choose(of[c] < ZERO, slope * of[c], of[c])
+
+
+@cpu
+def prelu_forward_cpu(y, x, w):
+    """Parallel over rows."""
+    C = x.shape[4]
+    split(_prelu_rows, x.size // C, 1 + GRAIN // C, (y, x, w))
+
+
+@inner
+def _bent(gradient, x, slope):
+    return choose(x == ZERO, ZERO, choose(x < ZERO, slope * gradient, gradient))
+
+
+@inner
+def _prelu_gradient_rows(start, stop, worker, dx, dy, x, w):
+    C = x.shape[4]
+    for row in range(start, stop):
+        to, of = floats(address(dx, row * C)), floats(address(x, row * C))
+        gradient = floats(address(dy, row * C))
+        slopes = floats(address(w, shared_row(row, x, w)))
+        if w.shape[4] == C:
+            for c in range(C):
+                to[c] = _bent(gradient[c], of[c], slopes[c])
+        else:
+            slope = slopes[0]
+            for c in range(C):
+                to[c] = _bent(gradient[c], of[c], slope)
+
+
+@cpu
+def prelu_backward_input_cpu(dx, dy, x, w):
+    """Parallel over rows."""
+    C = x.shape[4]
+    split(_prelu_gradient_rows, x.size // C, 1 + GRAIN // C, (dx, dy, x, w))
+
+
+@cpu(fastmath=REASSOCIATE)
+def _row_sum(gradient, x, count):
+    total = ZERO
+    for c in range(count):
+        total += gradient[c] * choose(x[c] > ZERO, ZERO, x[c])
+    return total
+
+
+@inner
+def _slope_parts(start, stop, worker, dw, dy, x, ws, parts):
+    N, C = x.shape[0], x.shape[4]
+    rows = x.size // (N * C)
+    for part in range(start, stop):
+        total = floats(address(ws, part * dw.size))
+        for j in range(dw.size):
+            total[j] = ZERO
+        for row in range(N * part // parts * rows, N * (part + 1) // parts * rows):
+            gradient, of = floats(address(dy, row * C)), floats(address(x, row * C))
+            j = shared_row(row, x, dw)
+            if dw.shape[4] == C:
+                for c in range(C):
+                    total[j + c] += gradient[c] * choose(of[c] > ZERO, ZERO, of[c])
+            else:
+                total[j] += _row_sum(gradient, of, C)
+
+
+@cpu
+def prelu_backward_weight_cpu(dw, dy, x, ws):
+    """Parallel over parts of the batch, whose sums are then added in order."""
+    parts = min(PARTS, x.shape[0])
+    split(_slope_parts, parts, 1 + GRAIN * parts // x.size, (dw, dy, x, ws, parts))
+    total = floats(address(dw, 0))
+    for j in range(dw.size):
+        total[j] = ZERO
+    for part in range(parts):
+        sums = floats(address(ws, part * dw.size))
+        for j in range(dw.size):
+            total[j] += sums[j]
+
+
+def prelu_workspace_cpu(size):
+    return PARTS * size
