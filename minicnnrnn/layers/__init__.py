@@ -7,7 +7,18 @@ from minicnnrnn.layers.activation import Activation
 from minicnnrnn.layers.base import Layer
 from minicnnrnn.layers.composite import Branches, Residual
 from minicnnrnn.layers.conv import Conv1D, Conv2D, Conv3D
+from minicnnrnn.layers.conv_transpose import (
+    Conv1DTranspose,
+    Conv2DTranspose,
+    Conv3DTranspose,
+)
 from minicnnrnn.layers.core import Dense, Dropout, Flatten, Input, InputLayer, Reshape
+from minicnnrnn.layers.depthwise import (
+    DepthwiseConv1D,
+    DepthwiseConv2D,
+    SeparableConv1D,
+    SeparableConv2D,
+)
 from minicnnrnn.layers.pool import (
     AveragePooling1D,
     AveragePooling2D,
@@ -33,9 +44,14 @@ __all__ = [
     "AveragePooling3D",
     "Branches",
     "Conv1D",
+    "Conv1DTranspose",
     "Conv2D",
+    "Conv2DTranspose",
     "Conv3D",
+    "Conv3DTranspose",
     "Dense",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
     "Dropout",
     "Flatten",
     "GlobalAveragePooling1D",
@@ -52,6 +68,8 @@ __all__ = [
     "MaxPooling3D",
     "Reshape",
     "Residual",
+    "SeparableConv1D",
+    "SeparableConv2D",
     "SimpleRNN",
 ]
 
