@@ -191,10 +191,11 @@ def _merged(LW, G):
 
 
 @inner
-def _pointwise(w, SD, SH, SW, PD, PH, PW, G):
+def _pointwise(x, y, w, SD, SH, SW, PD, PH, PW, G):
     """Whether the convolution is one matrix product over all pixels."""
     taps = w.shape[0] * w.shape[1] * w.shape[2]
-    return taps == 1 and SD * SH * SW == 1 and PD + PH + PW == 0 and G == 1
+    steps, pads, same = SD * SH * SW, PD + PH + PW, x.shape[:4] == y.shape[:4]
+    return taps == 1 and steps == 1 and pads == 0 and same and G == 1
 
 
 @inner
@@ -279,7 +280,7 @@ def conv_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws
     _, OD, OH, OW, F = y.shape
     KD, KH, KW, CG, _ = w.shape
     flags = (ADD_BIAS if b.size else OVERWRITE) + (RELU if relu else OVERWRITE)
-    if _pointwise(w, SD, SH, SW, PD, PH, PW, G):
+    if _pointwise(x, y, w, SD, SH, SW, PD, PH, PW, G):
         product(y, 0, F, x, 0, C, 1, ws, 0, N * D * H * W, F, C, b, flags)
         return
     table, scratch = _regions(w, G, C, F)
@@ -458,7 +459,7 @@ def gather_input(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, flags, 
     _, OD, OH, OW, F = dy.shape
     KD, KH, KW, CG, _ = w.shape
     table, scratch = _regions(w, G, C, F)
-    if _pointwise(w, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
+    if _pointwise(dx, dy, w, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
         pack(ws, scratch, w, 0, 1, F, F, C)
         product(dx, 0, C, dy, 0, F, 1, ws, scratch, N * D * H * W, C, F, b, flags)
         return
@@ -566,7 +567,7 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
     _, OD, OH, OW, F = dy.shape
     KD, KH, KW, CG, _ = dw.shape
     table, scratch = _regions(dw, G, C, F)
-    if _pointwise(dw, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
+    if _pointwise(x, dy, dw, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
         if db.size:
             sum_rows(db, dy, N * OD * OH * OW, F, ws, scratch)
         product_transposed(dw, 0, x, 0, dy, 0, C, F, N * D * H * W, ws, scratch)
