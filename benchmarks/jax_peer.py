@@ -150,7 +150,7 @@ def translate(layer):
 
 
 def steps(model, x, y):
-    """name -> (train step returning the loss, predict the batch)."""
+    """Name -> (train step returning the loss, predict the batch)."""
     apply = translate(model)
     weights = [jnp.asarray(w) for w in model.get_weights()]
     trained = [weight.trainable for weight in model.weights]

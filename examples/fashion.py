@@ -11,10 +11,11 @@ cosine.
 import sys
 import time
 
-from minicnnrnn import Sequential, datasets, layers
 from minicnnrnn.applications import inception, resnet, vgg
-from minicnnrnn.optimizers import Adam
 from minicnnrnn.optimizers.schedules import CosineDecay
+
+from minicnnrnn import Sequential, datasets, layers
+from minicnnrnn.optimizers import Adam
 
 SHAPE, CLASSES, BATCH = (28, 28, 1), 10, 64
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from minicnnrnn.applications import inception, lenet5, resnet, vgg
 
 from minicnnrnn import layers
-from minicnnrnn.applications import inception, lenet5, resnet, vgg
 
 
 def trained(model):
@@ -40,7 +40,9 @@ def test_resnet(depth, parameters, paper):
     assert abs(parameters - paper) <= 0.015 * paper
     inside = [w for w in model.weights if w.name == "kernel" and w.shape[:2] != (1, 1)]
     shortcuts = sum(
-        1 for layer in model.layers if isinstance(layer, layers.Residual) and layer.children[1].layers
+        1
+        for layer in model.layers
+        if isinstance(layer, layers.Residual) and layer.children[1].layers
     )
     kernels = [w for w in model.weights if w.name == "kernel"]
     assert len(kernels) - shortcuts == depth

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicnnrnn import layers
+from minicnnrnn import constraints, layers, regularizers
 
 
 @st.composite
@@ -113,3 +113,47 @@ def test_images_may_grow_and_shrink_between_calls():
         fresh.build_once((None, *x.shape[1:]))
         fresh.set_weights(layer.get_weights())
         np.testing.assert_array_equal(y, fresh(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "weights"),
+    [
+        ("Conv1D", (4, 3), ["kernel"]),
+        ("Conv3D", (4, 3), ["kernel"]),
+        ("Conv2DTranspose", (4, 3), ["kernel"]),
+        ("DepthwiseConv2D", (3,), ["depthwise"]),
+        ("SeparableConv1D", (4, 3), ["depthwise", "pointwise"]),
+    ],
+)
+def test_every_weight_has_its_own_rules(name, arguments, weights):
+    names = [*weights, "bias"]
+    rules = {f"{n}_regularizer": regularizers.L2(0.1 + i) for i, n in enumerate(names)}
+    rules |= {f"{n}_constraint": constraints.MaxNorm(1 + i) for i, n in enumerate(names)}
+    activity = regularizers.L1(0.5)
+    layer = getattr(layers, name)(*arguments, activity_regularizer=activity, **rules)
+    layer.build_once((None, *(5,) * layer.rank, 4))
+    assert layer.activity_regularizer is activity
+    for weight, n in zip(layer.weights, names, strict=True):
+        assert weight.name.startswith(n) or (name.startswith("Depthwise") and n == "depthwise")
+        assert weight.regularizer is rules[f"{n}_regularizer"]
+        assert weight.constraint is rules[f"{n}_constraint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"padding": "causal"}, "padding"),
+        ({"padding": None}, "padding"),
+        ({"strides": 2, "dilation_rate": 2}, "strides or dilation_rate"),
+        ({"filters": 3, "groups": 2}, "filters to be a multiple"),
+        ({"data_format": "channels_first"}, "channels_last"),
+        ({"bias_constraint": "max_sum"}, "max_sum"),
+        ({"kernel_size": 6}, "windows of"),
+        ({"groups": 4}, "channels to be a multiple"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=rf"layer 'mine': .*{message}"):
+        layers.Conv2D(**{"filters": 4, "kernel_size": 3, "name": "mine"} | arguments)(
+            np.zeros((1, 5, 5, 6))
+        )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minicnnrnn.kernels.band import BAND_ROWS, add_parts, band_rows, copy_band, pack_gradient
+from minicnnrnn.kernels.band import BAND_ROWS, ZERO, add_parts, band_rows, copy_band, pack_gradient
 from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     ADD_BIAS,
@@ -31,7 +31,6 @@ from minicnnrnn.kernels.panel import (
 # ---------------------------------------------------------------------------------------
 # The mathematics
 # ---------------------------------------------------------------------------------------
-
 
 ALL_BUT_LAST = (0, 1, 2, 3)
 
@@ -192,10 +191,11 @@ def _merged(LW, G):
 
 
 @inner
-def _pointwise(w, SD, SH, SW, PD, PH, PW, G):
+def _pointwise(x, y, w, SD, SH, SW, PD, PH, PW, G):
     """Whether the convolution is one matrix product over all pixels."""
     taps = w.shape[0] * w.shape[1] * w.shape[2]
-    return taps == 1 and SD * SH * SW == 1 and PD + PH + PW == 0 and G == 1
+    steps, pads, same = SD * SH * SW, PD + PH + PW, x.shape[:4] == y.shape[:4]
+    return taps == 1 and steps == 1 and pads == 0 and same and G == 1
 
 
 @inner
@@ -280,7 +280,7 @@ def conv_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws
     _, OD, OH, OW, F = y.shape
     KD, KH, KW, CG, _ = w.shape
     flags = (ADD_BIAS if b.size else OVERWRITE) + (RELU if relu else OVERWRITE)
-    if _pointwise(w, SD, SH, SW, PD, PH, PW, G):
+    if _pointwise(x, y, w, SD, SH, SW, PD, PH, PW, G):
         product(y, 0, F, x, 0, C, 1, ws, 0, N * D * H * W, F, C, b, flags)
         return
     table, scratch = _regions(w, G, C, F)
@@ -364,7 +364,7 @@ def _pack_input_range(start, stop, worker, ws, w, kernel, steps, places):
     """Pack the transposed filters of one panel of channels a work item, phase by phase."""
     KD, KH, KW, CG, F, G = kernel
     SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
-    table, scratch, most, read, width = places
+    table, scratch, _, _, _, _ = places
     FG = F // G
     for item in range(start, stop):
         g, p = item // panels(CG), item % panels(CG)
@@ -381,11 +381,8 @@ def _pack_input_range(start, stop, worker, ws, w, kernel, steps, places):
             panel = base + g * panel_size(taps * FG, CG) + p * PANEL * taps * FG
             for tap in range(KD * KH * KW):
                 i, j, k = tap // (KH * KW), tap // KW % KH, tap % KW
-                if (
-                    _meets(d, i, SD, LD, PD)
-                    and _meets(h, j, SH, LH, PH)
-                    and _meets(v, k, SW, LW, PW)
-                ):
+                met = _meets(d, i, SD, LD, PD) and _meets(h, j, SH, LH, PH)
+                if met and _meets(v, k, SW, LW, PW):
                     source = (tap * CG + p * PANEL) * F + g * FG
                     pack_panel(ws, panel, w, source, 1, F, FG, columns)
                     panel += FG * ldb
@@ -393,11 +390,19 @@ def _pack_input_range(start, stop, worker, ws, w, kernel, steps, places):
 
 
 @inner
-def _input_range(start, stop, worker, dx, dy, y, ws, sizes, kernel, steps, places):
+def _fill_pixel(dx, start, b, C, flags):
+    """A pixel that no output meets: the bias, or zero."""
+    for c in range(C):
+        value = b[c] if flags & ADD_BIAS else ZERO
+        dx[start + c] = ZERO if flags & RELU and value < ZERO else value
+
+
+@inner
+def _input_range(start, stop, worker, dx, dy, y, b, ws, sizes, kernel, steps, places):
     N, D, H, W, C, OD, OH, OW = sizes
     KD, KH, KW, CG, F, G = kernel
     SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
-    table, scratch, most, read, width = places
+    table, scratch, most, read, width, flags = places
     FG = F // G
     first_d, first_h, first_w = (
         _first(KD, SD, LD, PD), _first(KH, SH, LH, PH), _first(KW, SW, LW, PW),
@@ -429,33 +434,34 @@ def _input_range(start, stop, worker, dx, dy, y, ws, sizes, kernel, steps, place
                     skipped, used = behind * columns_met, taps - (behind + before) * columns_met
                 if used == 0:
                     for pixel in range(pixels):
-                        fill(dx, c0 + pixel * SW * C, 0, C)
+                        _fill_pixel(dx, c0 + pixel * SW * C, b, C, flags)
                     continue
                 a0 = band + ((h + row) // SH - top) * width * F
                 for g in range(G):
                     for p in range(panels(CG)):
-                        columns = min(PANEL, CG - p * PANEL)
+                        c, columns = g * CG + p * PANEL, min(PANEL, CG - p * PANEL)
                         ldb = panel_width(columns)
                         b0 = base + g * panel_size(taps * FG, CG) + p * PANEL * taps * FG
                         block(
-                            dx, c0 + g * CG + p * PANEL, SW * C, pixels, columns,
+                            dx, c0 + c, SW * C, pixels, columns,
                             ws, a0 + g * FG, F, 1, ws, table + 2 * (r + skipped),
-                            ws, b0 + skipped * FG * ldb, ldb, FG * ldb, FG, used, dx, 0, OVERWRITE,
+                            ws, b0 + skipped * FG * ldb, ldb, FG * ldb, FG, used, b, c, flags,
                         )  # fmt: skip
             base += G * panel_size(taps * FG, CG)
             r += taps
         item += rows
 
 
-@cpu
-def conv_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+@inner
+def gather_input(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, flags, ws):
+    """The input gradient, plus a bias and with a relu by `flags`; `y` and `b` are flat."""
     N, D, H, W, C = dx.shape
     _, OD, OH, OW, F = dy.shape
     KD, KH, KW, CG, _ = w.shape
     table, scratch = _regions(w, G, C, F)
-    if _pointwise(w, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
+    if _pointwise(dx, dy, w, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
         pack(ws, scratch, w, 0, 1, F, F, C)
-        product(dx, 0, C, dy, 0, F, 1, ws, scratch, N * D * H * W, C, F, dy, OVERWRITE)
+        product(dx, 0, C, dy, 0, F, 1, ws, scratch, N * D * H * W, C, F, b, flags)
         return
     planes, reach, width = _input_band(D, H, W, KD, KH, KW, SD, SH, SW, LD, LH, LW)
     most, read = band_rows((H + SH - 1) // SH, 1, planes, reach, width, F)
@@ -474,15 +480,21 @@ def conv_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G,
                 set_offset(ws, table, r, ((plane * read + row) * width + column) * F)
                 r += 1
     kernel, steps = (KD, KH, KW, CG, F, G), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
-    places = (table, scratch, most, read, width)
+    places = (table, scratch, most, read, width, flags)
     work = KD * KH * KW * F
     split(
         _pack_input_range, G * panels(CG), grain(8 * work // G * PANEL),
         (ws, w.reshape(-1), kernel, steps, places),
     )  # fmt: skip
     sizes = (N, D, H, W, C, OD, OH, OW)
-    arguments = (dx.reshape(-1), dy.reshape(-1), y.reshape(-1), ws, sizes, kernel, steps, places)
+    arguments = (dx.reshape(-1), dy.reshape(-1), y, b, ws, sizes, kernel, steps, places)
     split(_input_range, N * D * H, grain(W * CG * work // (SD * SH * SW)), arguments)
+
+
+@cpu
+def conv_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+    gate, b = y.reshape(-1), ws[:0]
+    gather_input(dx, dy, gate, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, OVERWRITE, ws)
 
 
 # --- backward, weight ------------------------------------------------------------------
@@ -527,12 +539,8 @@ def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, p
                 a, origin, line, plane = ws, band, width * C, read * width * C
             packed = -1
             for tile in range(first, last):
-                g, p, tap = (
-                    tile // (panels(FG) * kernel_rows),
-                    tile // kernel_rows,
-                    tile % kernel_rows,
-                )
-                p %= panels(FG)
+                p, tap = tile // kernel_rows, tile % kernel_rows
+                g, p = p // panels(FG), p % panels(FG)
                 columns = min(PANEL, FG - p * PANEL)
                 ldb = panel_width(columns)
                 f = g * FG + p * PANEL
@@ -559,7 +567,7 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
     _, OD, OH, OW, F = dy.shape
     KD, KH, KW, CG, _ = dw.shape
     table, scratch = _regions(dw, G, C, F)
-    if _pointwise(dw, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
+    if _pointwise(x, dy, dw, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
         if db.size:
             sum_rows(db, dy, N * OD * OH * OW, F, ws, scratch)
         product_transposed(dw, 0, x, 0, dy, 0, C, F, N * D * H * W, ws, scratch)

@@ -64,8 +64,11 @@ TILE_FLOATS = PANEL * (max(WIDE_ROWS, NARROW_ROWS) + 1)  # and a row for the bia
 # ---------------------------------------------------------------------------------------
 
 
-class _TileEmitter:
-    """Emits one tile of `rows` x `vectors` accumulators as LLVM instructions."""
+class TileEmitter:
+    """Emits one tile of `rows` x `vectors` accumulators as LLVM instructions.
+
+    A subclass may multiply with something else of A, and load and store in another way.
+    """
 
     def __init__(self, builder: ir.IRBuilder, rows: int, vectors: int, arguments: list[ir.Value]):
         self.builder, self.rows, self.vectors = builder, rows, vectors
@@ -80,15 +83,21 @@ class _TileEmitter:
     def grid(self, make: Any) -> list[list[Any]]:
         return [[make(i, j) for j in range(self.vectors)] for i in range(self.rows)]
 
-    def pointer(self, base: ir.Value, index: ir.Value, column: int, kind: ir.Type) -> ir.Value:
-        """The address of element ``index + column * VECTOR_WIDTH`` after the address `base`."""
-        builder = self.builder
-        element = builder.add(index, INT(column * VECTOR_WIDTH))
-        address = builder.inttoptr(base, FLOAT.as_pointer())
-        return builder.bitcast(builder.gep(address, [element]), kind.as_pointer())
+    def pointer(self, address: ir.Value, column: int, kind: ir.Type) -> ir.Value:
+        """`column` vectors after the address."""
+        address = self.builder.add(address, INT(4 * VECTOR_WIDTH * column))
+        return self.builder.inttoptr(address, kind.as_pointer())
 
-    def load(self, base: ir.Value, index: ir.Value, column: int = 0) -> ir.Value:
-        return self.builder.load(self.pointer(base, index, column, VECTOR), align=4)
+    def load(self, address: ir.Value, column: int = 0) -> ir.Value:
+        return self.builder.load(self.pointer(address, column, VECTOR), align=4)
+
+    def store(self, value: ir.Value, address: ir.Value, column: int) -> None:
+        self.builder.store(value, self.pointer(address, column, VECTOR), align=4)
+
+    def factors(self, address: ir.Value) -> list[ir.Value]:
+        """What the vectors of a row of B are multiplied with: one element of A in all lanes."""
+        element = self.builder.load(self.pointer(address, 0, FLOAT))
+        return [self.broadcast(element)] * self.vectors
 
     def broadcast(self, scalar: ir.Value) -> ir.Value:
         undefined, lane = ir.Constant(VECTOR, ir.Undefined), ir.IntType(32)
@@ -97,7 +106,7 @@ class _TileEmitter:
         return self.builder.shuffle_vector(vector, undefined, lanes)
 
     def row_of_c(self, i: int) -> ir.Value:
-        return self.builder.mul(self.ldc, INT(i))
+        return self.builder.add(self.c, self.builder.mul(self.ldc, INT(4 * i)))
 
     def has(self, flag: int) -> ir.Value:
         return self.builder.icmp_signed("!=", self.builder.and_(self.flags, INT(flag)), INT(0))
@@ -124,62 +133,67 @@ class _TileEmitter:
         zero = ir.Constant(VECTOR, [0.0] * VECTOR_WIDTH)
 
         def bias() -> list[list[ir.Value]]:
-            columns = [self.load(self.bias, INT(0), j) for j in range(self.vectors)]
+            columns = [self.load(self.bias, j) for j in range(self.vectors)]
             return self.grid(lambda i, j: columns[j])
 
         def fresh() -> list[list[ir.Value]]:
             return self.choose(self.has(ADD_BIAS), bias, lambda: self.grid(lambda i, j: zero))
 
         def old() -> list[list[ir.Value]]:
-            return self.grid(lambda i, j: self.load(self.c, self.row_of_c(i), j))
+            return self.grid(lambda i, j: self.load(self.row_of_c(i), j))
 
         return self.choose(self.has(ACCUMULATE), old, fresh)
 
-    def loop(self, count: ir.Value, sums: list[list[ir.Value]], body: Any) -> list[list[ir.Value]]:
-        """``for index in range(count): sums = body(index, sums)``; `count` is at least one."""
+    def loop(
+        self, count: ir.Value, walks: list[Any], sums: list[list[ir.Value]], body: Any
+    ) -> list[list[ir.Value]]:
+        """``for each of count: sums = body(sums, walkers)``; `count` is at least one.
+
+        `walks` are pairs (start, step): integers that take a step each time. Left to itself,
+        LLVM multiplies anew for every address.
+        """
         builder = self.builder
         before, top = builder.block, builder.append_basic_block("loop")
         after = builder.append_basic_block("after")
         builder.branch(top)
         builder.position_at_end(top)
-        index = builder.phi(INT)
-        index.add_incoming(INT(0), before)
+        walkers = [builder.phi(INT) for _ in range(len(walks) + 1)]
         carried = self.grid(lambda i, j: builder.phi(VECTOR))
+        result = body(carried, walkers[1:])
         self.grid(lambda i, j: carried[i][j].add_incoming(sums[i][j], before))
-        result = body(index, carried)
-        following = builder.add(index, INT(1))
-        index.add_incoming(following, builder.block)
         self.grid(lambda i, j: carried[i][j].add_incoming(result[i][j], builder.block))
-        builder.cbranch(builder.icmp_signed("<", following, count), top, after)
+        for walker, (start, step) in zip(walkers, [(count, INT(-1)), *walks]):
+            walker.add_incoming(start, before)
+            walker.add_incoming(builder.add(walker, step), builder.block)
+        more = builder.icmp_signed(">", walkers[0], INT(1))
+        builder.cbranch(more, top, after)
         builder.position_at_end(after)
         return result
 
     def emit(self) -> None:
         builder = self.builder
+        am, ak, ldb, br = (builder.mul(n, INT(4)) for n in (self.am, self.ak, self.ldb, self.br))
+        rows = [builder.mul(am, INT(i)) for i in range(self.rows)]
 
-        def reduce(r: ir.Value, sums: list[list[ir.Value]]) -> list[list[ir.Value]]:
-            table = builder.inttoptr(self.ao, INT.as_pointer())
-            base = builder.load(builder.gep(table, [r]))
-            rows = [builder.add(base, builder.mul(self.am, INT(i))) for i in range(self.rows)]
-            panel = builder.mul(r, self.br)
+        def reduce(sums: list[list[ir.Value]], walkers: list[ir.Value]) -> list[list[ir.Value]]:
+            entry, panel = walkers
+            offset = builder.load(builder.inttoptr(entry, INT.as_pointer()))
+            column = builder.add(self.a, builder.mul(offset, INT(4)))
+            return self.loop(self.K, [(column, ak), (panel, ldb)], sums, multiply)
 
-            def multiply(k: ir.Value, sums: list[list[ir.Value]]) -> list[list[ir.Value]]:
-                row_of_b = builder.add(panel, builder.mul(k, self.ldb))
-                b = [self.load(self.b, row_of_b, j) for j in range(self.vectors)]
-                step = builder.mul(k, self.ak)
-                result = []
-                for i in range(self.rows):
-                    element = self.pointer(self.a, builder.add(rows[i], step), 0, FLOAT)
-                    a = self.broadcast(builder.load(element))
-                    result.append(
-                        [builder.call(self.multiply_add, [a, b[j], sums[i][j]])
-                         for j in range(self.vectors)]
-                    )  # fmt: skip
-                return result
+        def multiply(sums: list[list[ir.Value]], walkers: list[ir.Value]) -> list[list[ir.Value]]:
+            column, row_of_b = walkers
+            b = [self.load(row_of_b, j) for j in range(self.vectors)]
+            result = []
+            for i in range(self.rows):
+                a = self.factors(builder.add(column, rows[i]))
+                result.append(
+                    [builder.call(self.multiply_add, [a[j], b[j], sums[i][j]])
+                     for j in range(self.vectors)]
+                )  # fmt: skip
+            return result
 
-            return self.loop(self.K, sums, multiply)
-
-        sums = self.loop(self.R, self.start(), reduce)
+        sums = self.loop(self.R, [(self.ao, INT(8)), (self.b, br)], self.start(), reduce)
         zero = ir.Constant(VECTOR, [0.0] * VECTOR_WIDTH)
 
         def rectified() -> list[list[ir.Value]]:
@@ -191,8 +205,7 @@ class _TileEmitter:
         sums = self.choose(self.has(RELU), rectified, lambda: sums)
         for i in range(self.rows):
             for j in range(self.vectors):
-                where = self.pointer(self.c, self.row_of_c(i), j, VECTOR)
-                builder.store(sums[i][j], where, align=4)
+                self.store(sums[i][j], self.row_of_c(i), j)
 
 
 if JIT:
@@ -212,7 +225,7 @@ if JIT:
                 block = builder.append_basic_block(f"tile_{rows}x{vectors}")
                 switch.add_case(INT(rows + 100 * (vectors - 1)), block)
                 builder.position_at_end(block)
-                _TileEmitter(builder, rows, vectors, integers).emit()
+                TileEmitter(builder, rows, vectors, integers).emit()
                 builder.branch(done)
             builder.position_at_end(done)
             return context.get_dummy_value()

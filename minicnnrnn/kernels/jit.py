@@ -81,7 +81,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    for fact in (numba.__version__, llvmlite.__version__, sys.version, SIMD):
+    for fact in (numba.__version__, llvmlite.__version__, sys.version, SIMD, str(MAX_WORKERS)):
         digest.update(fact.encode() + b"\0")
     return digest.hexdigest()[:16]
 

@@ -7,7 +7,14 @@ from minicnnrnn.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU
 from minicnnrnn.layers.base import Layer
 from minicnnrnn.layers.composite import Branches, Residual
 from minicnnrnn.layers.conv import Conv1D, Conv2D, Conv3D
+from minicnnrnn.layers.conv_transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from minicnnrnn.layers.core import Dense, Input, InputLayer
+from minicnnrnn.layers.depthwise import (
+    DepthwiseConv1D,
+    DepthwiseConv2D,
+    SeparableConv1D,
+    SeparableConv2D,
+)
 from minicnnrnn.layers.noise import (
     ActivityRegularization,
     Dropout,
@@ -56,12 +63,17 @@ __all__ = [
     "AveragePooling3D",
     "Branches",
     "Conv1D",
+    "Conv1DTranspose",
     "Conv2D",
+    "Conv2DTranspose",
     "Conv3D",
+    "Conv3DTranspose",
     "Cropping1D",
     "Cropping2D",
     "Cropping3D",
     "Dense",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
     "Dropout",
     "Flatten",
     "GaussianDropout",
@@ -85,6 +97,8 @@ __all__ = [
     "RepeatVector",
     "Reshape",
     "Residual",
+    "SeparableConv1D",
+    "SeparableConv2D",
     "SimpleRNN",
     "Softmax",
     "SpatialDropout1D",
@@ -100,6 +114,9 @@ __all__ = [
 
 # Keras' second names for the same layers.
 ALIASES = {
+    **{f"Convolution{n}D": f"Conv{n}D" for n in (1, 2, 3)},
+    **{f"Convolution{n}DTranspose": f"Conv{n}DTranspose" for n in (1, 2, 3)},
+    **{f"SeparableConvolution{n}D": f"SeparableConv{n}D" for n in (1, 2)},
     **{f"MaxPool{n}D": f"MaxPooling{n}D" for n in (1, 2, 3)},
     **{f"AvgPool{n}D": f"AveragePooling{n}D" for n in (1, 2, 3)},
     **{f"GlobalMaxPool{n}D": f"GlobalMaxPooling{n}D" for n in (1, 2, 3)},

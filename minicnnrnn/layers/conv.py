@@ -1,22 +1,163 @@
-"""Conv1D, Conv2D, Conv3D."""
+"""Conv1D, Conv2D, Conv3D, and what all convolutions share."""
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 from minicnnrnn import shapes
 from minicnnrnn.layers.activation import ActivationFunction
 from minicnnrnn.layers.base import Layer, Shape, WeightView
 
+Sizes = tuple[int, ...]
+Rule = tuple[Any, Any, Any]  # how to initialize, regularize and constrain a weight
 
-class Conv(Layer):
-    """Convolution in `rank` dimensions: what Conv1D, Conv2D and Conv3D share.
 
-    A bank of filters slides over the sample; each gives one channel of the output. One- and
-    two-dimensional samples are three-dimensional ones with leading axes of length one.
+class Plan(NamedTuple):
+    """What the kernels want to know about inputs of one shape.
+
+    Attributes
+    ----------
+    outputs : shape of the layer's output
+    x, y, w : shapes of input, output and weights, with the axes that the kernels have
+    integers : strides, dilation and padding along each axis
+    workspace : floats
+    """
+
+    outputs: Sizes
+    x: Sizes
+    y: Sizes
+    w: Sizes
+    integers: Sizes
+    workspace: int
+
+
+class BaseConv(Layer, ABC):
+    """What all convolutions share: windows that slide over `rank` axes, a bias, an activation.
+
+    The kernels have `axes` spatial axes; samples with fewer have leading ones.
+
+    Parameters
+    ----------
+    rules : dict
+        For each weight its initializer, regularizer and constraint, or their names.
     """
 
     rank = 0
+    axes = 3
     paddings: tuple[str, ...] = ("valid", "same")
-    kernel, bias = WeightView(), WeightView()
+    bias = WeightView()
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        strides: Any,
+        padding: str,
+        data_format: str | None,
+        dilation_rate: Any,
+        activation: Any,
+        use_bias: bool,
+        rules: dict[str, Rule],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.check_data_format(data_format)
+        self.kernel_size = shapes.to_tuple(kernel_size, self.rank, "kernel_size", self.name)
+        self.strides = shapes.to_tuple(strides, self.rank, "strides", self.name)
+        self.dilation_rate = shapes.to_tuple(dilation_rate, self.rank, "dilation_rate", self.name)
+        self.padding = padding.lower() if isinstance(padding, str) else padding
+        if self.padding not in self.paddings:
+            self.fail(f"padding to be one of {self.paddings}", repr(padding))
+        self.activation = ActivationFunction(activation, self)
+        self.use_bias = bool(use_bias)
+        self.rules = {
+            name: (
+                self.initializer(initializer),
+                self.regularizer(regularizer),
+                self.constraint(constraint),
+            )
+            for name, (initializer, regularizer, constraint) in rules.items()
+        }
+        self.channels: int | None = None  # of the inputs that it is built for
+        self._plans: dict[Sizes, Plan] = {}
+
+    def check_steps(self) -> None:
+        """Strides and dilation exclude each other, as in Keras."""
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            self.fail(
+                "strides or dilation_rate to be 1",
+                f"strides={self.strides}, dilation_rate={self.dilation_rate}",
+            )
+
+    def declare(self, name: str, *shape: int) -> None:
+        """Declare a weight by its rules."""
+        self.add_weight(name, shape, *self.rules[name])
+
+    def check_input(self, input_shape: Shape) -> None:
+        """The right rank, known channels, and enough of them for an output."""
+        if len(input_shape) != self.rank + 2 or input_shape[-1] is None:
+            axes = ("length", "height, width", "depth, height, width")[self.rank - 1]
+            self.fail(f"inputs (batch, {axes}, channels) with known channels", input_shape)
+        if self.built and input_shape[-1] != self.channels:
+            self.fail(f"inputs with {self.channels} channels", input_shape)
+        outputs = self.compute_output_shape(input_shape)
+        self.activation.check_outputs(outputs[-1])
+        if any(n is not None and n < 1 for n in outputs[1:]):
+            reach = tuple(map(shapes.dilated_extent, self.kernel_size, self.dilation_rate))
+            self.fail(f"inputs with an output, for windows of {reach}", input_shape)
+
+    @abstractmethod
+    def kernel_outputs(self, channels: int) -> int:
+        """Channels that come out of the windows."""
+
+    def outputs(self, channels: int) -> int:
+        """Channels of the layer's output."""
+        return self.kernel_outputs(channels)
+
+    def output_length(self, axis: int, length: int | None) -> int | None:
+        """Outputs along an axis of this length."""
+        k, s, d = self.kernel_size[axis], self.strides[axis], self.dilation_rate[axis]
+        return shapes.output_length(length, k, s, d, self.padding)
+
+    def padding_before(self, axis: int, length: int) -> int:
+        """Padding before the first element of an axis of this length."""
+        k, s, d = self.kernel_size[axis], self.strides[axis], self.dilation_rate[axis]
+        return shapes.padding_before(length, k, s, d, self.padding)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(batch, outputs along each spatial axis, channels)."""
+        lengths = (self.output_length(*axis) for axis in enumerate(input_shape[1:-1]))
+        channels = None if input_shape[-1] is None else self.outputs(input_shape[-1])
+        return (input_shape[0], *lengths, channels)
+
+    @abstractmethod
+    def workspace_size(self, x: Sizes, y: Sizes, w: Sizes, integers: Sizes) -> int:
+        """Floats of workspace for these shapes."""
+
+    def plan(self, x_shape: Sizes) -> Plan:
+        """Everything that the kernels want for inputs of this shape."""
+        found = self._plans.get(x_shape)
+        if found is None:
+            missing = self.axes - self.rank
+            ones, zeros = (1,) * missing, (0,) * missing
+            outputs: Any = self.compute_output_shape(x_shape)
+            pads = (self.padding_before(*axis) for axis in enumerate(x_shape[1:-1]))
+            x = (x_shape[0], *ones, *x_shape[1:])
+            y = (x_shape[0], *ones, *outputs[1:-1], self.kernel_outputs(x_shape[-1]))
+            w = (*ones, *self.weights[0].shape)
+            integers = (*ones, *self.strides, *ones, *self.dilation_rate, *zeros, *pads)
+            size = self.workspace_size(x, y, w, integers)
+            if len(self._plans) > 64:  # sequences of ever new lengths
+                self._plans.clear()
+            found = self._plans[x_shape] = Plan(outputs, x, y, w, integers, size)
+        return found
+
+
+class Conv(BaseConv):
+    """Convolution in `rank` dimensions: what Conv1D, Conv2D and Conv3D share.
+
+    A bank of filters slides over the sample; each gives one channel of the output.
+    """
+
+    kernel = WeightView()
 
     def __init__(
         self,
@@ -38,111 +179,55 @@ class Conv(Layer):
         bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.check_data_format(data_format)
-        self.refuse(
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            activity_regularizer=activity_regularizer,
-            kernel_constraint=kernel_constraint,
-            bias_constraint=bias_constraint,
-        )
+        rules = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
+        super().__init__(
+            kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, rules,
+            activity_regularizer=activity_regularizer, **kwargs,
+        )  # fmt: skip
+        self.check_steps()
         (self.filters,) = shapes.to_tuple(filters, 1, "filters", self.name)
-        self.kernel_size = shapes.to_tuple(kernel_size, self.rank, "kernel_size", self.name)
-        self.strides = shapes.to_tuple(strides, self.rank, "strides", self.name)
-        self.dilation_rate = shapes.to_tuple(dilation_rate, self.rank, "dilation_rate", self.name)
         (self.groups,) = shapes.to_tuple(groups, 1, "groups", self.name)
-        if padding not in self.paddings:
-            self.fail(f"padding to be one of {self.paddings}", repr(padding))
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
-            self.fail(
-                "strides or dilation_rate to be 1",
-                f"strides={self.strides}, dilation_rate={self.dilation_rate}",
-            )
         if self.filters % self.groups:
             self.fail(f"filters to be a multiple of groups={self.groups}", self.filters)
-        self.padding = padding
-        self.activation = ActivationFunction(activation, self)
-        self.use_bias = bool(use_bias)
-        self.initializers = (
-            self.initializer(kernel_initializer),
-            self.initializer(bias_initializer),
-        )
-        self._plans: dict[tuple[int, ...], Any] = {}
+
+    def kernel_outputs(self, channels: int) -> int:
+        """One channel for each filter."""
+        return self.filters
 
     def check_input(self, input_shape: Shape) -> None:
-        """The right rank, known channels, and no spatial axis smaller than the kernel."""
-        if len(input_shape) != self.rank + 2 or input_shape[-1] is None:
-            axes = ", ".join(
-                ["length", "height, width", "depth, height, width"][self.rank - 1 :][:1]
-            )
-            self.fail(f"inputs (batch, {axes}, channels) with known channels", input_shape)
-        self.activation.check_outputs(self.filters)
-        channels = int(input_shape[-1] or 0)
-        if channels % self.groups:
+        """Channels that the groups can share, too."""
+        super().check_input(input_shape)
+        if (input_shape[-1] or 0) % self.groups:
             self.fail(f"channels to be a multiple of groups={self.groups}", input_shape)
-        if self.built and channels != self.weights[0].shape[-2] * self.groups:
-            self.fail(
-                f"inputs with {self.weights[0].shape[-2] * self.groups} channels", input_shape
-            )
-        if any(n is not None and n < 1 for n in self.compute_output_shape(input_shape)[1:]):
-            reach = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate))
-            self.fail(f"inputs of at least the kernel's extent {reach}", input_shape)
 
     def build(self, input_shape: Shape) -> None:
         """Declare kernel and bias."""
         assert input_shape[-1] is not None
-        shape = (*self.kernel_size, input_shape[-1] // self.groups, self.filters)
-        self.add_weight("kernel", shape, self.initializers[0])
+        self.channels = input_shape[-1]
+        self.declare("kernel", *self.kernel_size, self.channels // self.groups, self.filters)
         if self.use_bias:
-            self.add_weight("bias", (self.filters,), self.initializers[1])
+            self.declare("bias", self.filters)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """(batch, outputs along each spatial axis, filters)."""
-        lengths = (
-            shapes.output_length(n, k, s, d, self.padding)
-            for n, k, s, d in zip(
-                input_shape[1:-1], self.kernel_size, self.strides, self.dilation_rate
-            )
-        )
-        return (input_shape[0], *lengths, self.filters)
-
-    def _plan(self, x_shape: tuple[int, ...]) -> Any:
-        """All integers that the kernels want for inputs of this shape."""
-        plan = self._plans.get(x_shape)
-        if plan is None:
-            ones = (1,) * (3 - self.rank)
-            spatial = x_shape[1:-1]
-            outputs = self.compute_output_shape(x_shape)
-            pads = tuple(
-                shapes.padding_before(n, k, s, d, self.padding)
-                for n, k, s, d in zip(spatial, self.kernel_size, self.strides, self.dilation_rate)
-            )
-            zeros = (0,) * (3 - self.rank)
-            x5 = (x_shape[0], *ones, *spatial, x_shape[-1])
-            y5 = (x_shape[0], *ones, *outputs[1:-1], self.filters)
-            strides, dilation = (*ones, *self.strides), (*ones, *self.dilation_rate)
-            w5 = (*ones, *self.weights[0].shape)
-            workspace = self.kernels.conv_workspace(
-                *x5, *y5[1:], *w5[:3], *strides, *dilation, self.groups
-            )
-            geometry = (*strides, *dilation, *zeros, *pads, self.groups)
-            if len(self._plans) > 64:  # sequences of ever new lengths
-                self._plans.clear()
-            plan = self._plans[x_shape] = (outputs, x5, y5, w5, geometry, workspace)
-        return plan
+    def workspace_size(self, x: Sizes, y: Sizes, w: Sizes, integers: Sizes) -> int:
+        """Floats of workspace for these shapes."""
+        size: int = self.kernels.conv_workspace(*x, *y[1:], *w[:3], *integers[:6], self.groups)
+        return size
 
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """Convolve, add the bias, activate."""
-        outputs, x5, y5, w5, geometry, size = self._plan(x.shape)
-        w = self.weights[0].value.reshape(w5)
-        ws, stale = self.workspace(size)
+        plan = self.plan(x.shape)
+        w = self.weights[0].value.reshape(plan.w)
+        ws, stale = self.workspace(plan.workspace)
         if stale:
             self.kernels.conv_prepare(w, self.groups, ws)
-        z, relu = self.buffer("y", *outputs), self.activation.is_relu
+        z, relu = self.buffer("y", *plan.outputs), self.activation.is_relu
         self.kernels.conv_forward(
-            z.reshape(y5), x.reshape(x5), w, self.bias_value(), *geometry, int(relu), ws
-        )
+            z.reshape(plan.y), x.reshape(plan.x), w, self.bias_value(), *plan.integers,
+            self.groups, int(relu), ws,
+        )  # fmt: skip
         y = self.activation.forward(z, applied=relu)
         self._saved = x, y, ws
         return y, self.pass_mask(mask)
@@ -150,19 +235,23 @@ class Conv(Layer):
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of kernel, bias and input."""
         (x, y, ws), weight = self._saved, self.weights[0]
-        _, x5, y5, w5, geometry, _ = self._plan(x.shape)
+        plan = self.plan(x.shape)
         if self.activation.is_relu and max(self.kernel_size) > 1:
             # The kernels undo the relu while they read dy: it takes no pass of its own.
-            dz, y = dy.reshape(y5), y.reshape(y5)
+            dz, y = dy.reshape(plan.y), y.reshape(plan.y)
         else:
-            dz, y = self.activation.backward(dy).reshape(y5), self.buffer("no relu", *(0,) * 5)
+            dz, y = self.activation.backward(dy).reshape(plan.y), self.buffer("no relu", *(0,) * 5)
         if weight.trainable:
-            dw, db = weight.gradient.reshape(w5), self.bias_gradient()
-            self.kernels.conv_backward_weight(dw, db, x.reshape(x5), dz, y, *geometry, ws)
+            dw, db = weight.gradient.reshape(plan.w), self.bias_gradient()
+            self.kernels.conv_backward_weight(
+                dw, db, x.reshape(plan.x), dz, y, *plan.integers, self.groups, ws
+            )
         if not input_gradient:
             return None
-        dx, w = self.buffer("dx", *x.shape), weight.value.reshape(w5)
-        self.kernels.conv_backward_input(dx.reshape(x5), dz, y, w, *geometry, ws)
+        dx, w = self.buffer("dx", *x.shape), weight.value.reshape(plan.w)
+        self.kernels.conv_backward_input(
+            dx.reshape(plan.x), dz, y, w, *plan.integers, self.groups, ws
+        )
         return dx
 
 
@@ -185,6 +274,8 @@ class Conv1D(Conv):
     activation : str, optional
     use_bias : bool
     kernel_initializer, bias_initializer : str or Initializer
+    kernel_regularizer, bias_regularizer, activity_regularizer : str or Regularizer, optional
+    kernel_constraint, bias_constraint : str or Constraint, optional
 
     Notes
     -----
@@ -221,6 +312,8 @@ class Conv2D(Conv):
     activation : str, optional
     use_bias : bool
     kernel_initializer, bias_initializer : str or Initializer
+    kernel_regularizer, bias_regularizer, activity_regularizer : str or Regularizer, optional
+    kernel_constraint, bias_constraint : str or Constraint, optional
 
     Notes
     -----
@@ -255,6 +348,8 @@ class Conv3D(Conv):
     activation : str, optional
     use_bias : bool
     kernel_initializer, bias_initializer : str or Initializer
+    kernel_regularizer, bias_regularizer, activity_regularizer : str or Regularizer, optional
+    kernel_constraint, bias_constraint : str or Constraint, optional
 
     Notes
     -----
