@@ -26,6 +26,7 @@ cases = st.fixed_dictionaries(
         "seed": st.integers(0, 2**32 - 1),
         "sequences": st.booleans(),
         "masked": st.booleans(),
+        "dropped": st.booleans(),
         "bias": st.booleans(),
         "backwards": st.integers(0, 1),
         "reset_after": st.integers(0, 1),
@@ -33,8 +34,8 @@ cases = st.fixed_dictionaries(
     }
 )
 DEFAULTS = {
-    "N": 3, "T": 4, "C": 5, "U": 7, "seed": 0, "sequences": True, "masked": False, "bias": True,
-    "backwards": 0, "reset_after": 1, "activation": codes.TANH,
+    "N": 3, "T": 4, "C": 5, "U": 7, "seed": 0, "sequences": True, "masked": False,
+    "dropped": False, "bias": True, "backwards": 0, "reset_after": 1, "activation": codes.TANH,
     "recurrent_activation": codes.SIGMOID,
 }  # fmt: skip
 
@@ -50,6 +51,7 @@ def arrays(layer, case, draw=None):
     G = GATES[layer] * U
     two_biases = layer == "gru" and case["reset_after"]
     mask = rng.integers(0, 2, (N, T)) if case["masked"] else np.zeros((0, 0))
+    keep = 2 * rng.integers(0, 2, (N, U)) if case["dropped"] else np.zeros((0, 0))
     return {
         **case,
         "x": draw(N, T, C),
@@ -57,6 +59,7 @@ def arrays(layer, case, draw=None):
         "u": draw(U, G) / np.float32(max(1, round(U**0.5))),
         "b": draw(*([2, G] if two_biases else [G])) if case["bias"] else np.zeros(0, np.float32),
         "mask": mask.astype(np.uint8),
+        "keep": keep.astype(np.float32),
         "h0": draw(N, U),
         "c0": draw(N, U),
         "dy": draw(N, T if case["sequences"] else 1, U),

@@ -51,7 +51,7 @@ def test_worked_example_with_the_usual_activations(device):
 
 @given(cases)
 @example({**DEFAULTS, "N": 1, "T": 1, "C": 1, "U": 1})
-@example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True})
+@example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True, "dropped": True})
 @example({**DEFAULTS, "N": 300, "T": 2, "pair": (GELU, HARD_SIGMOID)})
 def test_cpu_is_near_the_float64_reference(case):
     values = arrays("lstm", case)
