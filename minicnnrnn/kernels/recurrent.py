@@ -305,10 +305,10 @@ def recurrent_weight(
     .. math:: dw = \\sum_s x_{t(s)}^T dgates_s, \\quad du = \\sum_s h_s^T dgates_s, \\quad
               db = \\sum_s \\sum_n dgates_{sn}
 
-    `C` zero leaves out `dw`, `U` zero `du`, `db` zero `db`, `keep` zero the factors of h. From column `jump` on, the gates are
-    read `skip` columns further on. Parallel over panels of columns. The
-    sum over steps and samples is cut into blocks, whose rows of x and h are copied side by side
-    and stay in the cache while all panels pass.
+    `C` zero leaves out `dw`, `U` zero `du`, `db` zero `db`; `keep` is zero or factors of h. From
+    column `jump` on, the gates are read `skip` columns further on. Parallel over panels of
+    columns. The sum over steps and samples is cut into blocks, whose rows of x and h are copied
+    side by side and stay in the cache while all panels pass.
     """
     work = (C + U) * PANEL * N * T
     arguments = (

@@ -7,6 +7,7 @@ from minicnnrnn.layers.activation import Activation
 from minicnnrnn.layers.base import Layer
 from minicnnrnn.layers.composite import Branches, Residual
 from minicnnrnn.layers.conv import Conv1D, Conv2D, Conv3D
+from minicnnrnn.layers.conv_lstm import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from minicnnrnn.layers.core import Dense, Dropout, Flatten, Input, InputLayer, Reshape
 from minicnnrnn.layers.pool import (
     AveragePooling1D,
@@ -35,6 +36,9 @@ __all__ = [
     "Conv1D",
     "Conv2D",
     "Conv3D",
+    "ConvLSTM1D",
+    "ConvLSTM2D",
+    "ConvLSTM3D",
     "Dense",
     "Dropout",
     "Flatten",
