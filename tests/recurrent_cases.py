@@ -3,6 +3,7 @@
 import inspect
 
 import numpy as np
+import pytest
 from checks import kernel, nans
 from hypothesis import strategies as st
 
@@ -131,3 +132,30 @@ def flipped(given):
     """The case whose sequences are turned round, to be read the other way."""
     turned = {name: np.ascontiguousarray(given[name][:, ::-1]) for name in ("x", "mask")}
     return {**given, **turned, "backwards": 1 - given["backwards"]}
+
+
+def by_pytorch(layer, given):
+    """Outputs and gradients of a loop over PyTorch's operations, recurrent dropout included."""
+    torch = pytest.importorskip("torch")
+    names = ("x", "w", "u", "b", "h0", "c0")
+    x, w, u, b, h, c = (torch.tensor(given[name], requires_grad=True) for name in names)
+    parameters = {"dx": x, "dw": w, "du": u, "db": b}
+    keep, ys = torch.tensor(given["keep"]), []
+    for time in range(given["T"]):
+        kept = h * keep
+        if layer == "gru":
+            z, r, a = (x[:, time] @ w + b[0]).chunk(3, 1)
+            uz, ur, ua = (kept @ u + b[1]).chunk(3, 1)
+            z, r = torch.sigmoid(z + uz), torch.sigmoid(r + ur)
+            h = z * h + (1 - z) * torch.tanh(a + r * ua)
+        elif layer == "lstm":
+            i, f, g, o = (x[:, time] @ w + kept @ u + b).chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+        else:
+            h = torch.tanh(x[:, time] @ w + kept @ u + b)
+        ys.append(h)
+    y = torch.stack(ys, 1)
+    y.backward(torch.tensor(given["dy"]))
+    gradients = {name: value.grad.numpy() for name, value in parameters.items()}
+    return {"y": y.detach().numpy(), "h_last": h.detach().numpy(), **gradients}

@@ -10,6 +10,7 @@ from recurrent_cases import (
     arrays,
     assert_near,
     assert_same,
+    by_pytorch,
     cases,
     flipped,
     forward,
@@ -189,3 +190,8 @@ def test_large_inputs_saturate():
     expected = forward("gru", "numpy", values, np.float64)
     with np.errstate(over="ignore"):  # seen only without compilation
         assert_near(forward("gru", "cpu", values), expected, ["y", "h_last"])
+
+
+def test_recurrent_dropout_agrees_with_pytorch():
+    values = arrays("gru", {"N": 5, "T": 6, "C": 4, "U": 18, "dropped": True})
+    assert_near(train("gru", "cpu", values), by_pytorch("gru", values))
