@@ -198,7 +198,6 @@ class ConvLSTM(Recurrent):
         xs = self.buffer("x by step", T, N, math.prod(plan.image))
         kernels.steps_forward(xs, x.reshape(N, T, -1), keep_x, FROM_SAMPLES, backwards)
         xs = xs.reshape(T * N, *plan.image)
-        is_zero = self._last is None
         h, c = self.begin(x.shape, slots, P, F)
         y = self.buffer("y", N, T if self.return_sequences else 1, P, F)
         gates = self.buffer("gates", slots - 1, N, P, 4 * F)
@@ -214,13 +213,13 @@ class ConvLSTM(Recurrent):
                 kernels.conv_forward(sums, xs[s * N : (s + 1) * N], w, b, *plan.over_x, 0, ws_x)
             if keep_h.size:
                 self._keep(kept[s], h[s], keep_h)
-            if s > 0 or not is_zero:
+            empty = s == 0 and self._last is None  # a state of zeros adds nothing
+            if not empty:
                 state = kept[s % slots].reshape(N, *plan.state, F)
                 kernels.conv_forward(seen_images, state, u, no_bias, *plan.over_h, 0, ws_h)
             kernels.conv_lstm_forward(
-                y, h, c, gates, seen if s > 0 or not is_zero else nothing, steps, *self.codes, T,
-                s, backwards, ws,
-            )  # fmt: skip
+                y, h, c, gates, nothing if empty else seen, steps, *self.codes, T, s, backwards, ws
+            )
         self.end([h, c], T)
         self._saved = (x.shape, xs, kept, c, gates, steps, keep_x, keep_h, (ws_x, ws_h, ws))
         lengths = plan.state[3 - self.rank :]
