@@ -35,7 +35,8 @@ class Recurrent(Layer):
         all its steps. What is left is scaled up to keep the mean.
     recurrent_dropout : float
         Share of the state that a sample does without where the state meets the recurrent kernel,
-        in training, at all steps the same. All gates miss the same channels and units.
+        in training, at all steps the same. All gates miss the same channels and units, where
+        Keras' gates, with recurrent dropout, each miss others.
     seed : int, optional
         For a random stream of its own; left out, the model's seed decides.
     return_sequences : bool
