@@ -8,7 +8,7 @@ import numpy as np
 from minicnnrnn import shapes
 from minicnnrnn.kernels.recurrent import AS_IT_IS, FROM_SAMPLES, FROM_STEPS
 from minicnnrnn.layers.base import Shape
-from minicnnrnn.layers.recurrent import ForgetBias, Recurrent
+from minicnnrnn.layers.recurrent_base import ForgetBias, Recurrent
 
 
 class Plan(NamedTuple):
