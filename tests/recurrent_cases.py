@@ -3,6 +3,7 @@
 import inspect
 
 import numpy as np
+import pytest
 from checks import kernel, nans
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ cases = st.fixed_dictionaries(
         "seed": st.integers(0, 2**32 - 1),
         "sequences": st.booleans(),
         "masked": st.booleans(),
+        "dropped": st.booleans(),
         "bias": st.booleans(),
         "backwards": st.integers(0, 1),
         "reset_after": st.integers(0, 1),
@@ -33,8 +35,8 @@ cases = st.fixed_dictionaries(
     }
 )
 DEFAULTS = {
-    "N": 3, "T": 4, "C": 5, "U": 7, "seed": 0, "sequences": True, "masked": False, "bias": True,
-    "backwards": 0, "reset_after": 1, "activation": codes.TANH,
+    "N": 3, "T": 4, "C": 5, "U": 7, "seed": 0, "sequences": True, "masked": False,
+    "dropped": False, "bias": True, "backwards": 0, "reset_after": 1, "activation": codes.TANH,
     "recurrent_activation": codes.SIGMOID,
 }  # fmt: skip
 
@@ -50,6 +52,7 @@ def arrays(layer, case, draw=None):
     G = GATES[layer] * U
     two_biases = layer == "gru" and case["reset_after"]
     mask = rng.integers(0, 2, (N, T)) if case["masked"] else np.zeros((0, 0))
+    keep = 2 * rng.integers(0, 2, (N, U)) if case["dropped"] else np.zeros((0, 0))
     return {
         **case,
         "x": draw(N, T, C),
@@ -57,6 +60,7 @@ def arrays(layer, case, draw=None):
         "u": draw(U, G) / np.float32(max(1, round(U**0.5))),
         "b": draw(*([2, G] if two_biases else [G])) if case["bias"] else np.zeros(0, np.float32),
         "mask": mask.astype(np.uint8),
+        "keep": keep.astype(np.float32),
         "h0": draw(N, U),
         "c0": draw(N, U),
         "dy": draw(N, T if case["sequences"] else 1, U),
@@ -128,3 +132,30 @@ def flipped(given):
     """The case whose sequences are turned round, to be read the other way."""
     turned = {name: np.ascontiguousarray(given[name][:, ::-1]) for name in ("x", "mask")}
     return {**given, **turned, "backwards": 1 - given["backwards"]}
+
+
+def by_pytorch(layer, given):
+    """Outputs and gradients of a loop over PyTorch's operations, recurrent dropout included."""
+    torch = pytest.importorskip("torch")
+    names = ("x", "w", "u", "b", "h0", "c0")
+    x, w, u, b, h, c = (torch.tensor(given[name], requires_grad=True) for name in names)
+    parameters = {"dx": x, "dw": w, "du": u, "db": b}
+    keep, ys = torch.tensor(given["keep"]), []
+    for time in range(given["T"]):
+        kept = h * keep
+        if layer == "gru":
+            z, r, a = (x[:, time] @ w + b[0]).chunk(3, 1)
+            uz, ur, ua = (kept @ u + b[1]).chunk(3, 1)
+            z, r = torch.sigmoid(z + uz), torch.sigmoid(r + ur)
+            h = z * h + (1 - z) * torch.tanh(a + r * ua)
+        elif layer == "lstm":
+            i, f, g, o = (x[:, time] @ w + kept @ u + b).chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+        else:
+            h = torch.tanh(x[:, time] @ w + kept @ u + b)
+        ys.append(h)
+    y = torch.stack(ys, 1)
+    y.backward(torch.tensor(given["dy"]))
+    gradients = {name: value.grad.numpy() for name, value in parameters.items()}
+    return {"y": y.detach().numpy(), "h_last": h.detach().numpy(), **gradients}

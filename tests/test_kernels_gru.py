@@ -10,6 +10,7 @@ from recurrent_cases import (
     arrays,
     assert_near,
     assert_same,
+    by_pytorch,
     cases,
     flipped,
     forward,
@@ -43,8 +44,8 @@ def test_worked_example(device, reset_after):
 
 @given(cases)
 @example({**DEFAULTS, "N": 1, "T": 1, "C": 1, "U": 1})
-@example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True})
-@example({**DEFAULTS, "N": 70, "U": 64, "masked": True, "reset_after": 0})
+@example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True, "dropped": True})
+@example({**DEFAULTS, "N": 70, "U": 64, "masked": True, "dropped": True, "reset_after": 0})
 @example({**DEFAULTS, "N": 300, "T": 2, "pair": (GELU, HARD_SIGMOID)})
 def test_cpu_is_near_the_float64_reference(case):
     values = arrays("gru", case)
@@ -189,3 +190,8 @@ def test_large_inputs_saturate():
     expected = forward("gru", "numpy", values, np.float64)
     with np.errstate(over="ignore"):  # seen only without compilation
         assert_near(forward("gru", "cpu", values), expected, ["y", "h_last"])
+
+
+def test_recurrent_dropout_agrees_with_pytorch():
+    values = arrays("gru", {"N": 5, "T": 6, "C": 4, "U": 18, "dropped": True})
+    assert_near(train("gru", "cpu", values), by_pytorch("gru", values))

@@ -10,6 +10,7 @@ from recurrent_cases import (
     arrays,
     assert_near,
     assert_same,
+    by_pytorch,
     cases,
     flipped,
     forward,
@@ -51,7 +52,7 @@ def test_worked_example_with_the_usual_activations(device):
 
 @given(cases)
 @example({**DEFAULTS, "N": 1, "T": 1, "C": 1, "U": 1})
-@example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True})
+@example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True, "dropped": True})
 @example({**DEFAULTS, "N": 300, "T": 2, "pair": (GELU, HARD_SIGMOID)})
 def test_cpu_is_near_the_float64_reference(case):
     values = arrays("lstm", case)
@@ -184,3 +185,8 @@ def test_large_inputs_saturate():
     expected = forward("lstm", "numpy", values, np.float64)
     with np.errstate(over="ignore"):  # seen only without compilation
         assert_near(forward("lstm", "cpu", values), expected, ["y", "h_last"])
+
+
+def test_recurrent_dropout_agrees_with_pytorch():
+    values = arrays("lstm", {"N": 5, "T": 6, "C": 4, "U": 18, "dropped": True})
+    assert_near(train("lstm", "cpu", values), by_pytorch("lstm", values))

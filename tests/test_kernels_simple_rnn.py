@@ -10,6 +10,7 @@ from recurrent_cases import (
     arrays,
     assert_near,
     assert_same,
+    by_pytorch,
     cases,
     flipped,
     forward,
@@ -37,9 +38,20 @@ def test_worked_example(device):
     assert values["db"].item() == 4
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_worked_example_of_recurrent_dropout(device):
+    case = arrays("simple_rnn", {"N": 1, "T": 2, "C": 1, "U": 1, "activation": LINEAR})
+    case["x"][:], case["u"][:], case["b"][:], case["h0"][:], case["dy"][:] = 0, 1, 0, 3, 1
+    case["keep"] = np.array([[2]], np.float32)
+    values = train("simple_rnn", device, case)
+    assert values["y"].tolist() == [[[6], [12]]]
+    assert values["dgates"].tolist() == [[[3]], [[1]]]  # the first: 1, and 2 * 1 from the second
+    assert values["du"].item() == 2 * 3 * 3 + 2 * 6 * 1
+
+
 @given(cases)
 @example({**DEFAULTS, "N": 1, "T": 1, "C": 1, "U": 1})
-@example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True})
+@example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True, "dropped": True})
 @example({**DEFAULTS, "N": 300, "T": 2, "activation": GELU})
 def test_cpu_is_near_the_float64_reference(case):
     values = arrays("simple_rnn", case)
@@ -174,3 +186,8 @@ def test_large_inputs_saturate():
     expected = forward("simple_rnn", "numpy", values, np.float64)
     with np.errstate(over="ignore"):  # seen only without compilation
         assert_near(forward("simple_rnn", "cpu", values), expected, ["y", "h_last"])
+
+
+def test_recurrent_dropout_agrees_with_pytorch():
+    values = arrays("simple_rnn", {"N": 5, "T": 6, "C": 4, "U": 18, "dropped": True})
+    assert_near(train("simple_rnn", "cpu", values), by_pytorch("simple_rnn", values))

@@ -11,7 +11,9 @@ from minicnnrnn.kernels.recurrent import (
     activated,
     alpha_of,
     copy_rows,
+    dropped,
     is_valid,
+    keep_row,
     multiply,
     pack_pair,
     recall,
@@ -40,15 +42,17 @@ def gru_prepare_numpy(w, u, ws):
 
 
 def gru_forward_numpy(
-    y, h, gates, x, w, u, b, mask, activation, recurrent_activation, reset_after, backwards, ws
-):
+    y, h, gates, x, w, u, b, mask, keep, activation, recurrent_activation, reset_after, backwards,
+    ws,
+):  # fmt: skip
     r"""Run a GRU over whole sequences.
 
     .. math::
-        \hat z &= x_t w_z + h_{t-1} u_z + b_z, \quad
-        \hat r = x_t w_r + h_{t-1} u_r + b_r, \quad z, r = \sigma(\hat z), \sigma(\hat r) \\
-        \hat a &= x_t w_h + b_h + r (h_{t-1} u_h + b'_h) \quad \text{with reset\_after} \\
-        \hat a &= x_t w_h + b_h + (r h_{t-1}) u_h \quad \text{without} \\
+        k &= keep \odot h_{t-1} \\
+        \hat z &= x_t w_z + k u_z + b_z, \quad
+        \hat r = x_t w_r + k u_r + b_r, \quad z, r = \sigma(\hat z), \sigma(\hat r) \\
+        \hat a &= x_t w_h + b_h + r (k u_h + b'_h) \quad \text{with reset\_after} \\
+        \hat a &= x_t w_h + b_h + (r k) u_h \quad \text{without} \\
         h_t &= z h_{t-1} + (1 - z) \phi(\hat a)
 
     A masked step leaves h as it is, and its output is h.
@@ -68,6 +72,7 @@ def gru_forward_numpy(
     b : (0,) for none; with `reset_after` (2, 3U), the bias of the input and that of the state,
         whose parts for z and r are added up; without (3U,)
     mask : uint8 (N, T), 0 where a step is to be skipped; or (0, 0) for none
+    keep : (N, U), the factors of recurrent dropout; or (0, 0) for none
     activation, recurrent_activation : int
         Codes of :math:`\phi` and :math:`\sigma`.
     reset_after : int
@@ -87,14 +92,15 @@ def gru_forward_numpy(
     for s, time in steps(T, backwards):
         old, new = h[s % slots], h[(s + 1) % slots]
         before = x[:, time] @ w + b_input
-        before[:, : 2 * U] += old @ u[:, : 2 * U] + b_state[: 2 * U]
+        kept = dropped(old, keep)
+        before[:, : 2 * U] += kept @ u[:, : 2 * U] + b_state[: 2 * U]
         z = activated(before[:, :U], recurrent_activation)
         r = activated(before[:, U : 2 * U], recurrent_activation)
         if reset_after:
-            seen = old @ u[:, 2 * U :] + b_state[2 * U :]
+            seen = kept @ u[:, 2 * U :] + b_state[2 * U :]
             before[:, 2 * U :] += r * seen
         else:
-            seen = r * old
+            seen = r * kept
             before[:, 2 * U :] += seen @ u[:, 2 * U :]
         gates[s % gates.shape[0]] = np.concatenate([before, seen], axis=1)
         a = activated(before[:, 2 * U :], activation)
@@ -111,7 +117,7 @@ def _biases(b, reset_after, G):
 
 
 def gru_backward_input_numpy(
-    dx, dgates, dy, gates, h, w, u, mask, activation, recurrent_activation, reset_after,
+    dx, dgates, dy, gates, h, w, u, mask, keep, activation, recurrent_activation, reset_after,
     backwards, ws,
 ):  # fmt: skip
     r"""Gradients with respect to the gates before their activation, and to the input.
@@ -121,13 +127,12 @@ def gru_backward_input_numpy(
     .. math::
         d\hat z &= dh (h_{t-1} - a) \sigma'(\hat z), \quad
         d\hat a = dh (1 - z) \phi'(\hat a) \\
-        d\hat r &= d\hat a (h_{t-1} u_h + b'_h) \sigma'(\hat r) \quad \text{with reset\_after} \\
-        d\hat r &= (d\hat a \, u_h^T) h_{t-1} \sigma'(\hat r) \quad \text{without} \\
+        d\hat r &= d\hat a (k u_h + b'_h) \sigma'(\hat r) \quad \text{with reset\_after} \\
+        d\hat r &= (d\hat a \, u_h^T) k \sigma'(\hat r) \quad \text{without} \\
         dx_t &= [d\hat z, d\hat r, d\hat a] \, w^T \\
-        dh &\leftarrow dh \, z + [d\hat z, d\hat r, r \, d\hat a] \, u^T \quad
-        \text{with reset\_after} \\
-        dh &\leftarrow dh \, z + [d\hat z, d\hat r] \, u_{zr}^T + r (d\hat a \, u_h^T) \quad
-        \text{without}
+        dk &= [d\hat z, d\hat r, r \, d\hat a] \, u^T \quad \text{with reset\_after} \\
+        dk &= [d\hat z, d\hat r] \, u_{zr}^T + r (d\hat a \, u_h^T) \quad \text{without} \\
+        dh &\leftarrow dh \, z + keep \odot dk
 
     A masked step passes dh on as it is.
 
@@ -136,11 +141,12 @@ def gru_backward_input_numpy(
     dx : (N, T, C), overwritten; or (0, 0, 0) where it is not wanted
     dgates : (T, N, 4U), overwritten; may be the same memory as `gates`
         The last quarter is what ``backward_weight`` needs for :math:`u_h`: r da with
-        `reset_after`, r h without.
+        `reset_after`, r k without.
     dy : (N, T, U) or (N, 1, U), as y in ``gru_forward``
     gates : (T, N, 4U) as ``gru_forward`` left it
     h : (T + 1, N, U), the whole history
-    w, u, mask, activation, recurrent_activation, reset_after, backwards : as in ``gru_forward``
+    w, u, mask, keep, activation, recurrent_activation, reset_after, backwards : as in
+        ``gru_forward``
 
     Notes
     -----
@@ -162,18 +168,18 @@ def gru_backward_input_numpy(
             direct = last @ u[:, 2 * U :].T
         else:
             reset = da @ u[:, 2 * U :].T
-            dr = through(reset * h[s], before_r, recurrent_activation)
+            dr = through(reset * dropped(h[s], keep), before_r, recurrent_activation)
             last = seen
             direct = reset * r
         valid = is_valid(mask, time)
         dgates[s] = np.where(valid, np.concatenate([dz, dr, da, last], axis=1), 0)
         before = dgates[s, :, : 2 * U] @ u[:, : 2 * U].T + direct
-        dh = np.where(valid, dh * z + before, dh)
+        dh = np.where(valid, dh * z + dropped(before, keep), dh)
         if dx.size:
             dx[:, time] = dgates[s, :, : 3 * U] @ w.T
 
 
-def gru_backward_weight_numpy(dw, du, db, x, h, dgates, reset_after, backwards, ws):
+def gru_backward_weight_numpy(dw, du, db, x, h, dgates, keep, reset_after, backwards, ws):
     """Gradients with respect to the weights and the bias, summed over all steps.
 
     Parameters
@@ -184,7 +190,7 @@ def gru_backward_weight_numpy(dw, du, db, x, h, dgates, reset_after, backwards, 
     x : (N, T, C)
     h : (T + 1, N, U), the whole history that ``gru_forward`` left
     dgates : (T, N, 4U) from ``gru_backward_input``
-    reset_after, backwards : as in ``gru_forward``
+    keep, reset_after, backwards : as in ``gru_forward``
 
     Notes
     -----
@@ -193,10 +199,11 @@ def gru_backward_weight_numpy(dw, du, db, x, h, dgates, reset_after, backwards, 
     T, U = h.shape[0] - 1, h.shape[2]
     times = [time for _, time in steps(T, backwards)]
     gates, last = dgates[..., : 3 * U], dgates[..., 3 * U :]
+    kept = dropped(h[:T], keep)
     np.einsum("ntc,tng->cg", x[:, times], gates, out=dw)
-    np.einsum("tnu,tng->ug", h[:T], gates[..., : 2 * U], out=du[:, : 2 * U])
+    np.einsum("tnu,tng->ug", kept, gates[..., : 2 * U], out=du[:, : 2 * U])
     if reset_after:
-        np.einsum("tnu,tng->ug", h[:T], last, out=du[:, 2 * U :])
+        np.einsum("tnu,tng->ug", kept, last, out=du[:, 2 * U :])
     else:
         np.einsum("tnu,tng->ug", last, gates[..., 2 * U :], out=du[:, 2 * U :])
     if db.size:
@@ -255,7 +262,7 @@ def gru_prepare_cpu(w, u, ws):
 
 @inner
 def _forward_range(
-    start, stop, worker, y, h, gates, x, mask, activation, recurrent_activation, reset_after,
+    start, stop, worker, y, h, gates, x, mask, keep, activation, recurrent_activation, reset_after,
     backwards, ws,
 ):  # fmt: skip
     N, T, C = x.shape
@@ -264,6 +271,8 @@ def _forward_range(
     both, candidate, bias, row0 = _packed_places(C, U)
     scratch, first = bias + 4 * U + 3 * U * worker, row0 + start * stride
     copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
+    for n in range(start, stop):
+        keep_row(tail(ws, first + (n - start) * stride + C), keep, n, U)
     for s in range(T):
         time = T - 1 - s if backwards else s
         old, new = s % slots * N, (s + 1) % slots * N
@@ -315,6 +324,7 @@ def _forward_range(
                     h_new[j] = z[j] * h_old[j] + (ONE - z[j]) * a[j]
                 for j in range(U):
                     row[j] = h_new[j]
+                keep_row(row, keep, n, U)
             if s >= T - outputs:
                 out = tail(y, (n * outputs + s - (T - outputs)) * U)
                 for j in range(U):
@@ -323,8 +333,9 @@ def _forward_range(
 
 @cpu
 def gru_forward_cpu(
-    y, h, gates, x, w, u, b, mask, activation, recurrent_activation, reset_after, backwards, ws
-):
+    y, h, gates, x, w, u, b, mask, keep, activation, recurrent_activation, reset_after, backwards,
+    ws,
+):  # fmt: skip
     """Parallel over samples, whose sequences do not meet."""
     N, T, C = x.shape
     U = u.shape[0]
@@ -340,14 +351,14 @@ def gru_forward_cpu(
         for j in range(2 * U, 3 * U):
             bias[U + j] = given[3 * U + j]
     arguments = (
-        y, h, gates, x, mask, activation, recurrent_activation, reset_after, backwards, ws,
+        y, h, gates, x, mask, keep, activation, recurrent_activation, reset_after, backwards, ws,
     )  # fmt: skip
     split(_forward_range, N, grain(3 * U * (C + U) * T), arguments)
 
 
 @inner
 def _backward_range(
-    start, stop, worker, dx, dgates, dy, gates, h, mask, activation, recurrent_activation,
+    start, stop, worker, dx, dgates, dy, gates, h, mask, keep, activation, recurrent_activation,
     reset_after, backwards, C, ws,
 ):  # fmt: skip
     T, N, G = gates.shape
@@ -403,22 +414,30 @@ def _backward_range(
                 d, dh, reset = tail(ws, D), tail(ws, dh0 + n * U), tail(ws, reset0 + n * U)
                 h_old = tail(h, (s * N + n) * U)
                 r = recall(gates, at + U, ws, scratch, U, recurrent_activation)
+                keep_row(reset, keep, n, U)
                 for j in range(U):
                     d[U + j] = reset[j] * h_old[j]
                 for j in range(U):
                     dh[j] += reset[j] * r[j]
             differentiate(ws, D, gates, at, 2 * U, recurrent_activation, sigma)
         copy_rows(dgates, (s * N + start) * G, G, ws, first, stride, rows, G)
-        if s:
+        if s:  # what comes through u is added to dh, by way of `reset` if it is to be dropped
+            sum0 = (reset0 if keep.size else dh0) + start * U
             multiply(
-                ws, dh0 + start * U, U, ws, first, stride, ws, u_gates, 2 * U, 0, rows, U, 2 * U,
-                ws, 0, ACCUMULATE,
+                ws, sum0, U, ws, first, stride, ws, u_gates, 2 * U, 0, rows, U, 2 * U, ws, 0,
+                OVERWRITE if keep.size else ACCUMULATE,
             )  # fmt: skip
             if reset_after:
                 multiply(
-                    ws, dh0 + start * U, U, ws, first + 3 * U, stride, ws, u_candidate, U, 0,
-                    rows, U, U, ws, 0, ACCUMULATE,
+                    ws, sum0, U, ws, first + 3 * U, stride, ws, u_candidate, U, 0, rows, U, U, ws,
+                    0, ACCUMULATE,
                 )  # fmt: skip
+            if keep.size:
+                for n in range(start, stop):
+                    dh, through_u = tail(ws, dh0 + n * U), tail(ws, reset0 + n * U)
+                    keep_row(through_u, keep, n, U)
+                    for j in range(U):
+                        dh[j] += through_u[j]
         if dx.size:
             multiply(
                 dx, (start * T + time) * C, T * C, ws, first, stride, ws, w_all, 3 * U, 0, rows, C,
@@ -428,7 +447,7 @@ def _backward_range(
 
 @cpu
 def gru_backward_input_cpu(
-    dx, dgates, dy, gates, h, w, u, mask, activation, recurrent_activation, reset_after,
+    dx, dgates, dy, gates, h, w, u, mask, keep, activation, recurrent_activation, reset_after,
     backwards, ws,
 ):  # fmt: skip
     """Parallel over samples; each thread runs its own time loop from the last step to the first."""
@@ -441,14 +460,14 @@ def gru_backward_input_cpu(
     if dx.size:
         pack(ws, w_all, w, 0, 1, 3 * U, 3 * U, C)
     arguments = (
-        dx, dgates, dy, gates, h, mask, activation, recurrent_activation, reset_after, backwards,
-        C, ws,
+        dx, dgates, dy, gates, h, mask, keep, activation, recurrent_activation, reset_after,
+        backwards, C, ws,
     )  # fmt: skip
     split(_backward_range, N, grain(3 * U * U * T), arguments)
 
 
 @cpu
-def gru_backward_weight_cpu(dw, du, db, x, h, dgates, reset_after, backwards, ws):
+def gru_backward_weight_cpu(dw, du, db, x, h, dgates, keep, reset_after, backwards, ws):
     """Parallel over columns of the gates."""
     set_offset(ws, 0, 0, 0)
     N, T, C = x.shape
@@ -457,22 +476,23 @@ def gru_backward_weight_cpu(dw, du, db, x, h, dgates, reset_after, backwards, ws
     zero = address(ws, 0)
     bias = address(db, 0) if db.size else 0
     state_bias = address(db, 3 * U) if db.size and reset_after else 0
+    factors = address(keep, 0) if keep.size else 0
     inputs, states, steps_ = address(x, 0), address(h, 0), address(dgates, 0)
     recurrent_weight((
-        address(dw, 0), 3 * U, C, 0, 0, 0, bias, inputs, states, U, steps_, G, 3 * U, 3 * U, 0, N,
-        T, backwards, scratch, zero,
+        address(dw, 0), 3 * U, C, 0, 0, 0, bias, inputs, states, U, 0, steps_, G, 3 * U, 3 * U, 0,
+        N, T, backwards, scratch, zero,
     ))  # fmt: skip
     if reset_after:  # the candidate's state has a gradient of its own, in the last columns
         recurrent_weight((
-            0, 0, 0, address(du, 0), 3 * U, U, state_bias, inputs, states, U, steps_, G, 3 * U,
-            2 * U, U, N, T, backwards, scratch, zero,
+            0, 0, 0, address(du, 0), 3 * U, U, state_bias, inputs, states, U, factors, steps_, G,
+            3 * U, 2 * U, U, N, T, backwards, scratch, zero,
         ))  # fmt: skip
     else:  # the candidate saw the state after its reset, which the last columns hold
         recurrent_weight((
-            0, 0, 0, address(du, 0), 3 * U, U, 0, inputs, states, U, steps_, G, 2 * U, 2 * U, 0,
-            N, T, backwards, scratch, zero,
+            0, 0, 0, address(du, 0), 3 * U, U, 0, inputs, states, U, factors, steps_, G, 2 * U,
+            2 * U, 0, N, T, backwards, scratch, zero,
         ))  # fmt: skip
         recurrent_weight((
-            0, 0, 0, address(du, 2 * U), 3 * U, U, 0, inputs, address(dgates, 3 * U), G,
+            0, 0, 0, address(du, 2 * U), 3 * U, U, 0, inputs, address(dgates, 3 * U), G, 0,
             address(dgates, 2 * U), G, U, U, 0, N, T, backwards, scratch, zero,
         ))  # fmt: skip

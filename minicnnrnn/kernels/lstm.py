@@ -12,7 +12,9 @@ from minicnnrnn.kernels.recurrent import (
     activated_copy,
     alpha_of,
     copy_rows,
+    dropped,
     is_valid,
+    keep_row,
     multiply,
     pack_pair,
     recall,
@@ -30,6 +32,32 @@ from minicnnrnn.kernels.recurrent import (
 # ---------------------------------------------------------------------------------------
 
 
+def cell(before, c, activation, recurrent_activation):
+    """The new h and c of a cell, from its gates before their activation, (..., 4U), and its c."""
+    i, f, g, o = np.split(before, 4, axis=-1)
+    i, f, o = (activated(gate, recurrent_activation) for gate in (i, f, o))
+    new = f * c + i * activated(g, activation)
+    return o * activated(new, activation), new
+
+
+def through_cell(dh, dc, before, c, new, activation, recurrent_activation):
+    """Gradients of the gates before their activation and of the old c, from those of the new h, c.
+
+    `before` and `c` as in ``cell``, `new` the cell state that it gave.
+    """
+    before_i, before_f, before_g, before_o = np.split(before, 4, axis=-1)
+    i, f, o = (activated(gate, recurrent_activation) for gate in (before_i, before_f, before_o))
+    g, out = activated(before_g, activation), activated(new, activation)
+    dc = dc + through(dh * o, new, activation)
+    dgates = [
+        through(dc * g, before_i, recurrent_activation),
+        through(dc * c, before_f, recurrent_activation),
+        through(dc * i, before_g, activation),
+        through(dh * out, before_o, recurrent_activation),
+    ]
+    return np.concatenate(dgates, axis=-1), dc * f
+
+
 def lstm_prepare_numpy(w, u, ws):
     """Pack the weights for ``forward``; nothing to do in NumPy.
 
@@ -39,12 +67,12 @@ def lstm_prepare_numpy(w, u, ws):
 
 
 def lstm_forward_numpy(
-    y, h, c, gates, x, w, u, b, mask, activation, recurrent_activation, backwards, ws
+    y, h, c, gates, x, w, u, b, mask, keep, activation, recurrent_activation, backwards, ws
 ):
     r"""Run an LSTM over whole sequences.
 
     .. math::
-        (\hat i, \hat f, \hat g, \hat o) &= x_t w + h_{t-1} u + b \\
+        (\hat i, \hat f, \hat g, \hat o) &= x_t w + (keep \odot h_{t-1}) u + b \\
         i, f, o &= \sigma(\hat i), \sigma(\hat f), \sigma(\hat o), \quad g = \phi(\hat g) \\
         c_t &= f c_{t-1} + i g, \quad h_t = o \, \phi(c_t)
 
@@ -64,6 +92,7 @@ def lstm_forward_numpy(
     u : (U, 4U)
     b : (4U,) or (0,) for none
     mask : uint8 (N, T), 0 where a step is to be skipped; or (0, 0) for none
+    keep : (N, U), the factors of recurrent dropout; or (0, 0) for none
     activation, recurrent_activation : int
         Codes of :math:`\phi` and :math:`\sigma`.
     backwards : int
@@ -79,23 +108,20 @@ def lstm_forward_numpy(
     slots, outputs = h.shape[0], y.shape[1]
     for s, time in steps(T, backwards):
         old, new = s % slots, (s + 1) % slots
-        before = x[:, time] @ w + h[old] @ u
+        before = x[:, time] @ w + dropped(h[old], keep) @ u
         if b.size:
             before += b
         gates[s % gates.shape[0]] = before
-        i, f, g, o = np.split(before, 4, axis=1)
-        i, f, o = (activated(gate, recurrent_activation) for gate in (i, f, o))
-        g = activated(g, activation)
-        cell = f * c[old] + i * g
+        after = cell(before, c[old], activation, recurrent_activation)
         valid = is_valid(mask, time)
-        h[new] = np.where(valid, o * activated(cell, activation), h[old])
-        c[new] = np.where(valid, cell, c[old])
+        h[new] = np.where(valid, after[0], h[old])
+        c[new] = np.where(valid, after[1], c[old])
         if s >= T - outputs:
             y[:, s - (T - outputs)] = h[new]
 
 
 def lstm_backward_input_numpy(
-    dx, dgates, dy, gates, c, w, u, mask, activation, recurrent_activation, backwards, ws
+    dx, dgates, dy, gates, c, w, u, mask, keep, activation, recurrent_activation, backwards, ws
 ):
     r"""Gradients with respect to the gates before their activation, and to the input.
 
@@ -105,7 +131,7 @@ def lstm_backward_input_numpy(
         dc &\leftarrow dc + dh \, o \, \phi'(c_t) \\
         d\hat i, d\hat f &= dc \, g \, \sigma'(\hat i), \; dc \, c_{t-1} \, \sigma'(\hat f) \\
         d\hat g, d\hat o &= dc \, i \, \phi'(\hat g), \; dh \, \phi(c_t) \, \sigma'(\hat o) \\
-        dx_t &= d\hat{gates} \, w^T, \quad dh \leftarrow d\hat{gates} \, u^T, \quad
+        dx_t &= d\hat{gates} \, w^T, \quad dh \leftarrow keep \odot d\hat{gates} \, u^T, \quad
         dc \leftarrow dc \, f
 
     A masked step passes dh and dc on as they are.
@@ -117,7 +143,7 @@ def lstm_backward_input_numpy(
     dy : (N, T, U) or (N, 1, U), as y in ``lstm_forward``
     gates : (T, N, 4U) as ``lstm_forward`` left it
     c : (T + 1, N, U), the whole history
-    w, u, mask, activation, recurrent_activation, backwards : as in ``lstm_forward``
+    w, u, mask, keep, activation, recurrent_activation, backwards : as in ``lstm_forward``
 
     Notes
     -----
@@ -129,28 +155,18 @@ def lstm_backward_input_numpy(
     for s, time in reversed(steps(T, backwards)):
         if s >= T - outputs:
             dh = dh + dy[:, s - (T - outputs)]
-        before_i, before_f, before_g, before_o = np.split(gates[s].copy(), 4, axis=1)
-        i, f, o = (activated(a, recurrent_activation) for a in (before_i, before_f, before_o))
-        g, out = activated(before_g, activation), activated(c[s + 1], activation)
-        valid = is_valid(mask, time)
-        dcell = dc + through(dh * o, c[s + 1], activation)
-        step = np.concatenate(
-            [
-                through(dcell * g, before_i, recurrent_activation),
-                through(dcell * c[s], before_f, recurrent_activation),
-                through(dcell * i, before_g, activation),
-                through(dh * out, before_o, recurrent_activation),
-            ],
-            axis=1,
+        step, dc_before = through_cell(
+            dh, dc, gates[s], c[s], c[s + 1], activation, recurrent_activation
         )
+        valid = is_valid(mask, time)
         dgates[s] = np.where(valid, step, 0)
-        dh = np.where(valid, step @ u.T, dh)
-        dc = np.where(valid, dcell * f, dc)
+        dh = np.where(valid, dropped(step @ u.T, keep), dh)
+        dc = np.where(valid, dc_before, dc)
         if dx.size:
             dx[:, time] = dgates[s] @ w.T
 
 
-def lstm_backward_weight_numpy(dw, du, db, x, h, dgates, backwards, ws):
+def lstm_backward_weight_numpy(dw, du, db, x, h, dgates, keep, backwards, ws):
     """Gradients with respect to the weights and the bias, summed over all steps.
 
     Parameters
@@ -161,7 +177,7 @@ def lstm_backward_weight_numpy(dw, du, db, x, h, dgates, backwards, ws):
     x : (N, T, C)
     h : (T + 1, N, U), the whole history that ``lstm_forward`` left
     dgates : (T, N, 4U) from ``lstm_backward_input``
-    backwards : as in ``lstm_forward``
+    keep, backwards : as in ``lstm_forward``
 
     Notes
     -----
@@ -170,7 +186,7 @@ def lstm_backward_weight_numpy(dw, du, db, x, h, dgates, backwards, ws):
     T = dgates.shape[0]
     times = [time for _, time in steps(T, backwards)]
     np.einsum("ntc,tng->cg", x[:, times], dgates, out=dw)
-    np.einsum("tnu,tng->ug", h[:T], dgates, out=du)
+    np.einsum("tnu,tng->ug", dropped(h[:T], keep), dgates, out=du)
     if db.size:
         np.sum(dgates, axis=(0, 1), out=db)
 
@@ -222,9 +238,62 @@ def lstm_prepare_cpu(w, u, ws):
 
 
 @inner
+def cell_forward(h, c, old, new, tape, at, ws, scratch, U, activation, recurrent_activation):
+    """``cell``: from h and c at `old` to those at `new`, through the gates on the tape."""
+    i = settle(tape, at, ws, scratch, 2 * U, recurrent_activation)
+    g = settle(tape, at + 2 * U, ws, scratch + 2 * U, U, activation)
+    o = settle(tape, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation)
+    h_new, c_new, c_old = tail(h, new), tail(c, new), tail(c, old)
+    for j in range(U):
+        c_new[j] = i[U + j] * c_old[j] + i[j] * g[j]
+    activated_copy(h, new, c, new, U, activation)
+    for j in range(U):
+        h_new[j] *= o[j]
+
+
+@inner
+def cell_backward(
+    dgates, D, dh_, dh0, dc_, dc0, c, old, new, tape, at, ws, scratch, U, activation,
+    recurrent_activation,
+):  # fmt: skip
+    """``through_cell``: from dh and dc to dgates at `D` and the dc before; dh becomes 0.
+
+    The scratch is 6 U long; dgates is not the tape.
+    """
+    sigma, phi = alpha_of(recurrent_activation), alpha_of(activation)
+    E, OUT = scratch + 4 * U, scratch + 5 * U
+    d, e, c_old = tail(dgates, D), tail(ws, E), tail(c, old)
+    dh, dc = tail(dh_, dh0), tail(dc_, dc0)
+    i = recall(tape, at, ws, scratch, 2 * U, recurrent_activation)
+    g = recall(tape, at + 2 * U, ws, scratch + 2 * U, U, activation)
+    o = recall(tape, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation)
+    out = activated_copy(ws, OUT, c, new, U, activation)
+    for j in range(U):
+        e[j] = dh[j] * o[j]
+    for j in range(U):
+        d[3 * U + j] = dh[j] * out[j]
+        dh[j] = 0
+    if activation in FROM_OUTPUT:
+        differentiate(ws, E, ws, OUT, U, activation, phi)
+    else:
+        differentiate(ws, E, c, new, U, activation, phi)
+    for j in range(U):
+        dc[j] += e[j]
+        d[j] = dc[j] * g[j]
+    for j in range(U):
+        d[U + j] = dc[j] * c_old[j]
+    for j in range(U):
+        d[2 * U + j] = dc[j] * i[j]
+        dc[j] *= i[U + j]
+    differentiate(dgates, D, tape, at, 2 * U, recurrent_activation, sigma)
+    differentiate(dgates, D + 2 * U, tape, at + 2 * U, U, activation, phi)
+    differentiate(dgates, D + 3 * U, tape, at + 3 * U, U, recurrent_activation, sigma)
+
+
+@inner
 def _forward_range(
-    start, stop, worker, y, h, c, gates, x, b, mask, activation, recurrent_activation, backwards,
-    ws,
+    start, stop, worker, y, h, c, gates, x, b, mask, keep, activation, recurrent_activation,
+    backwards, ws,
 ):  # fmt: skip
     N, T, C = x.shape
     U, slots, outputs, rows = h.shape[2], h.shape[0], y.shape[1], stop - start
@@ -233,6 +302,8 @@ def _forward_range(
     first = _rows_place(C, U) + start * stride
     flags = ADD_BIAS if b.size else OVERWRITE
     copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
+    for n in range(start, stop):
+        keep_row(tail(ws, first + (n - start) * stride + C), keep, n, U)
     for s in range(T):
         time = T - 1 - s if backwards else s
         old, new = s % slots * N, (s + 1) % slots * N
@@ -243,26 +314,23 @@ def _forward_range(
             C + U, b, 0, flags,
         )  # fmt: skip
         for n in range(start, stop):
-            at = (tape + n) * G
-            h_new, c_new = tail(h, (new + n) * U), tail(c, (new + n) * U)
-            c_old = tail(c, (old + n) * U)
+            before, after = (old + n) * U, (new + n) * U
+            h_new = tail(h, after)
             if mask.size and mask[n, time] == 0:
-                h_old = tail(h, (old + n) * U)
+                h_old, c_old, c_new = tail(h, before), tail(c, before), tail(c, after)
                 for j in range(U):
                     h_new[j] = h_old[j]
                 for j in range(U):
                     c_new[j] = c_old[j]
             else:
-                i = settle(gates, at, ws, scratch, 2 * U, recurrent_activation)
-                g = settle(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
-                o = settle(gates, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation)
-                for j in range(U):
-                    c_new[j] = i[U + j] * c_old[j] + i[j] * g[j]
-                activated_copy(h, (new + n) * U, c, (new + n) * U, U, activation)
+                cell_forward(
+                    h, c, before, after, gates, (tape + n) * G, ws, scratch, U, activation,
+                    recurrent_activation,
+                )  # fmt: skip
                 row = tail(ws, first + (n - start) * stride + C)
                 for j in range(U):
-                    h_new[j] *= o[j]
                     row[j] = h_new[j]
+                keep_row(row, keep, n, U)
             if s >= T - outputs:
                 out = tail(y, (n * outputs + s - (T - outputs)) * U)
                 for j in range(U):
@@ -271,37 +339,36 @@ def _forward_range(
 
 @cpu
 def lstm_forward_cpu(
-    y, h, c, gates, x, w, u, b, mask, activation, recurrent_activation, backwards, ws
+    y, h, c, gates, x, w, u, b, mask, keep, activation, recurrent_activation, backwards, ws
 ):
     """Parallel over samples, whose sequences do not meet."""
     N, T, C = x.shape
     U = u.shape[0]
     arguments = (
-        y, h, c, gates, x, b, mask, activation, recurrent_activation, backwards, ws,
+        y, h, c, gates, x, b, mask, keep, activation, recurrent_activation, backwards, ws,
     )  # fmt: skip
     split(_forward_range, N, grain(4 * U * (C + U) * T), arguments)
 
 
 @inner
 def _backward_range(
-    start, stop, worker, dx, dgates, dy, gates, c, mask, activation, recurrent_activation,
+    start, stop, worker, dx, dgates, dy, gates, c, mask, keep, activation, recurrent_activation,
     backwards, C, ws,
 ):  # fmt: skip
     T, N, G = gates.shape
     U, outputs, rows, stride = c.shape[2], dy.shape[1], stop - start, row_stride(G)
     packed_u, packed_w, dh0, dc0, _ = _backward_places(N, C, U)
     scratch = _scratch_place(C, U) + 6 * U * worker
-    E, OUT, first = scratch + 4 * U, scratch + 5 * U, _rows_place(C, U) + start * stride
-    e, dh, dc = tail(ws, E), tail(ws, dh0 + start * U), tail(ws, dc0 + start * U)
-    sigma, phi = alpha_of(recurrent_activation), alpha_of(activation)
+    first = _rows_place(C, U) + start * stride
+    dh, dc = tail(ws, dh0 + start * U), tail(ws, dc0 + start * U)
     for j in range(rows * U):
         dh[j] = 0
         dc[j] = 0
     for s in range(T - 1, -1, -1):
         time = T - 1 - s if backwards else s
         for n in range(start, stop):
-            at, now, D = (s * N + n) * G, ((s + 1) * N + n) * U, first + (n - start) * stride
-            dh, dc, d = tail(ws, dh0 + n * U), tail(ws, dc0 + n * U), tail(ws, D)
+            old, new, D = (s * N + n) * U, ((s + 1) * N + n) * U, first + (n - start) * stride
+            dh, d = tail(ws, dh0 + n * U), tail(ws, D)
             if s >= T - outputs:
                 arriving = tail(dy, (n * outputs + s - (T - outputs)) * U)
                 for j in range(U):
@@ -309,38 +376,20 @@ def _backward_range(
             if mask.size and mask[n, time] == 0:
                 for j in range(G):
                     d[j] = 0
-                continue
-            c_old = tail(c, (s * N + n) * U)
-            i = recall(gates, at, ws, scratch, 2 * U, recurrent_activation)
-            g = recall(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
-            o = recall(gates, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation)
-            out = activated_copy(ws, OUT, c, now, U, activation)
-            for j in range(U):
-                e[j] = dh[j] * o[j]
-            for j in range(U):
-                d[3 * U + j] = dh[j] * out[j]
-                dh[j] = 0
-            if activation in FROM_OUTPUT:
-                differentiate(ws, E, ws, OUT, U, activation, phi)
             else:
-                differentiate(ws, E, c, now, U, activation, phi)
-            for j in range(U):
-                dc[j] += e[j]
-                d[j] = dc[j] * g[j]
-            for j in range(U):
-                d[U + j] = dc[j] * c_old[j]
-            for j in range(U):
-                d[2 * U + j] = dc[j] * i[j]
-                dc[j] *= i[U + j]
-            differentiate(ws, D, gates, at, 2 * U, recurrent_activation, sigma)
-            differentiate(ws, D + 2 * U, gates, at + 2 * U, U, activation, phi)
-            differentiate(ws, D + 3 * U, gates, at + 3 * U, U, recurrent_activation, sigma)
+                cell_backward(
+                    ws, D, ws, dh0 + n * U, ws, dc0 + n * U, c, old, new, gates, (s * N + n) * G,
+                    ws, scratch, U, activation, recurrent_activation,
+                )  # fmt: skip
         copy_rows(dgates, (s * N + start) * G, G, ws, first, stride, rows, G)
         if s:
             multiply(
                 ws, dh0 + start * U, U, ws, first, stride, ws, packed_u, G, 0, rows, U, G, ws, 0,
                 ACCUMULATE,
             )  # fmt: skip
+            for n in range(start, stop):
+                if mask.size == 0 or mask[n, time]:
+                    keep_row(tail(ws, dh0 + n * U), keep, n, U)
         if dx.size:
             multiply(
                 dx, (start * T + time) * C, T * C, ws, first, stride, ws, packed_w, G, 0, rows, C,
@@ -350,7 +399,7 @@ def _backward_range(
 
 @cpu
 def lstm_backward_input_cpu(
-    dx, dgates, dy, gates, c, w, u, mask, activation, recurrent_activation, backwards, ws
+    dx, dgates, dy, gates, c, w, u, mask, keep, activation, recurrent_activation, backwards, ws
 ):
     """Parallel over samples; each thread runs its own time loop from the last step to the first."""
     T, N, G = gates.shape
@@ -361,19 +410,20 @@ def lstm_backward_input_cpu(
     if dx.size:
         pack(ws, packed_w, w, 0, 1, G, G, C)
     arguments = (
-        dx, dgates, dy, gates, c, mask, activation, recurrent_activation, backwards, C, ws,
+        dx, dgates, dy, gates, c, mask, keep, activation, recurrent_activation, backwards, C, ws,
     )  # fmt: skip
     split(_backward_range, N, grain(G * U * T), arguments)
 
 
 @cpu
-def lstm_backward_weight_cpu(dw, du, db, x, h, dgates, backwards, ws):
+def lstm_backward_weight_cpu(dw, du, db, x, h, dgates, keep, backwards, ws):
     """Parallel over columns of the gates."""
     N, T, C = x.shape
     U, G = du.shape
     set_offset(ws, 0, 0, 0)
     recurrent_weight((
         address(dw, 0), G, C, address(du, 0), G, U, address(db, 0) if db.size else 0,
-        address(x, 0), address(h, 0), U, address(dgates, 0), G, G, G, 0, N, T, backwards,
-        address(ws, _scratch_place(C, U)), address(ws, 0),
+        address(x, 0), address(h, 0), U, address(keep, 0) if keep.size else 0,
+        address(dgates, 0), G, G, G, 0, N, T, backwards, address(ws, _scratch_place(C, U)),
+        address(ws, 0),
     ))  # fmt: skip

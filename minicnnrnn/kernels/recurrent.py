@@ -10,6 +10,12 @@ also be one of two slots, (2, N, U), and the tape one of a single step: steps th
 other, which is enough where no gradient is wanted. Step s finds its old state in slot
 ``s % slots`` and leaves the new one in the next, so the state after T steps is in slot
 ``T % slots``: `T` of a whole history, ``T % 2`` of two slots.
+
+Recurrent dropout is an array `keep`, (N, U), of factors that are the same at all steps: 0 or
+1 / (1 - rate), drawn by the layer. They multiply the old state on its way into the product with
+u, and nowhere else: what a gate keeps of the state, it keeps whole. All gates share them, as they
+share the factors of the input: the tied weights of Gal and Ghahramani 2016, "A Theoretically
+Grounded Application of Dropout in Recurrent Neural Networks", arXiv:1512.05287, section 4.2.
 """
 
 import numpy as np
@@ -34,6 +40,8 @@ from minicnnrnn.kernels.panel import (
     panel_width,
     panels,
 )
+
+AS_IT_IS, FROM_SAMPLES, FROM_STEPS = 0, 1, 2  # how the axes of a batch of sequences turn
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -67,6 +75,41 @@ def steps(T, backwards):
 def is_valid(mask, time):
     """(N, 1) booleans: which samples take part at this time; without a mask, all."""
     return mask[:, time, None] != 0 if mask.size else np.True_
+
+
+def dropped(h, keep):
+    """What recurrent dropout leaves of states; all without it."""
+    return h * keep if keep.size else h
+
+
+def steps_forward_numpy(y, x, keep, turn, backwards):
+    """Copy a batch of sequences: in another order, and with dropout that all steps share.
+
+    .. math:: y_{nt} = keep_n \\odot x_{nt}
+
+    Parameters
+    ----------
+    y : (N, T, P), overwritten; or (T, N, P) with ``FROM_SAMPLES``; may be the same memory as `x`
+        with ``AS_IT_IS``
+    x : (N, T, P), or (T, N, P) with ``FROM_STEPS``
+    keep : (N, P), or (0, 0) to multiply by nothing
+    turn : int
+        ``AS_IT_IS``; ``FROM_SAMPLES``: sample by sample in `x`, in `y` step by step;
+        ``FROM_STEPS``: the way back.
+    backwards : int
+        1 if step 0 is the last time: then what is turned is reversed too.
+
+    Notes
+    -----
+    With the two orders exchanged it is its own backward pass.
+    """
+    if turn == FROM_SAMPLES:
+        x = x.swapaxes(0, 1)[:: -1 if backwards else 1]
+        y[:] = dropped(x, keep)
+    elif turn == FROM_STEPS:
+        y[:] = dropped(x[:: -1 if backwards else 1], keep).swapaxes(0, 1)
+    else:
+        y[:] = dropped(x, keep[:, None])
 
 
 # ---------------------------------------------------------------------------------------
@@ -176,7 +219,16 @@ def recall(tape, at, ws, scratch, count, code):
 
 
 @inner
-def _gather_rows(rows, ldr, x, C, h, U, ldh, first, depth, N, T, backwards):
+def keep_row(row, keep, n, U):
+    """Multiply a row of `U` by the factors of sample n, if there are any."""
+    if keep.size:
+        factors = tail(keep, n * U)
+        for j in range(U):
+            row[j] *= factors[j]
+
+
+@inner
+def _gather_rows(rows, ldr, x, C, h, U, ldh, keep, first, depth, N, T, backwards):
     """Rows `first` to ``first + depth`` of x and h, which count samples inside steps."""
     for k in range(depth):
         step, n = (first + k) // N, (first + k) % N
@@ -187,6 +239,10 @@ def _gather_rows(rows, ldr, x, C, h, U, ldh, first, depth, N, T, backwards):
         to, of = floats(rows + 4 * (k * ldr + C)), floats(h + 4 * (first + k) * ldh)
         for i in range(U):
             to[i] = of[i]
+        if keep:
+            factors = floats(keep + 4 * n * U)
+            for i in range(U):
+                to[i] *= factors[i]
 
 
 @inner
@@ -199,15 +255,15 @@ def _add_rows(total, rows, ldr, count, columns):
 
 @inner
 def _weight_range(
-    start, stop, worker, dw, ldw, C, du, ldu, U, db, x, h, ldh, dgates, ldg, columns, jump, skip,
-    N, T, backwards, scratch, zero,
+    start, stop, worker, dw, ldw, C, du, ldu, U, db, x, h, ldh, keep, dgates, ldg, columns, jump,
+    skip, N, T, backwards, scratch, zero,
 ):  # fmt: skip
     ldr = row_stride(C + U)
     rows = scratch + 4 * worker * DEPTH_BLOCK * (ldr + PANEL)
     panel = rows + 4 * DEPTH_BLOCK * ldr
     for first in range(0, N * T, DEPTH_BLOCK):
         depth = min(DEPTH_BLOCK, N * T - first)
-        _gather_rows(rows, ldr, x, C, h, U, ldh, first, depth, N, T, backwards)
+        _gather_rows(rows, ldr, x, C, h, U, ldh, keep, first, depth, N, T, backwards)
         flags = ACCUMULATE if first else OVERWRITE
         for p in range(start, stop):
             if p < panels(jump):
@@ -239,25 +295,25 @@ def _weight_range(
                 ))  # fmt: skip
 
 
-@once(20)
+@once(21)
 def recurrent_weight(
-    dw, ldw, C, du, ldu, U, db, x, h, ldh, dgates, ldg, columns, jump, skip, N, T, backwards,
-    scratch, zero,
+    dw, ldw, C, du, ldu, U, db, x, h, ldh, keep, dgates, ldg, columns, jump, skip, N, T,
+    backwards, scratch, zero,
 ):  # fmt: skip
     """Gradients of the weights that some columns of the gates see; all pointers are addresses.
 
     .. math:: dw = \\sum_s x_{t(s)}^T dgates_s, \\quad du = \\sum_s h_s^T dgates_s, \\quad
               db = \\sum_s \\sum_n dgates_{sn}
 
-    `C` zero leaves out `dw`, `U` zero `du`, `db` zero `db`. From column `jump` on, the gates are
-    read `skip` columns further on. Parallel over panels of columns. The
-    sum over steps and samples is cut into blocks, whose rows of x and h are copied side by side
-    and stay in the cache while all panels pass.
+    `C` zero leaves out `dw`, `U` zero `du`, `db` zero `db`; `keep` is zero or factors of h. From
+    column `jump` on, the gates are read `skip` columns further on. Parallel over panels of
+    columns. The sum over steps and samples is cut into blocks, whose rows of x and h are copied
+    side by side and stay in the cache while all panels pass.
     """
     work = (C + U) * PANEL * N * T
     arguments = (
-        dw, ldw, C, du, ldu, U, db, x, h, ldh, dgates, ldg, columns, jump, skip, N, T, backwards,
-        scratch, zero,
+        dw, ldw, C, du, ldu, U, db, x, h, ldh, keep, dgates, ldg, columns, jump, skip, N, T,
+        backwards, scratch, zero,
     )  # fmt: skip
     count = panels(jump) + panels(columns - jump)
     split(_weight_range, count, grain(work), arguments)
@@ -266,3 +322,25 @@ def recurrent_weight(
 def weight_scratch(C, U):
     """Floats that ``recurrent_weight`` needs: rows and a panel for each worker."""
     return MAX_WORKERS * DEPTH_BLOCK * (row_stride(C + U) + PANEL)
+
+
+@inner
+def _steps_range(start, stop, worker, y, x, keep, N, T, P, turn, backwards):
+    for item in range(start, stop):
+        n, t = item // T, item % T
+        s = T - 1 - t if backwards else t
+        to = tail(y, (s * N + n if turn == FROM_SAMPLES else item) * P)
+        of = tail(x, (s * N + n if turn == FROM_STEPS else item) * P)
+        for i in range(P):
+            to[i] = of[i]
+        keep_row(to, keep, n, P)
+
+
+@cpu
+def steps_forward_cpu(y, x, keep, turn, backwards):
+    """Parallel over the steps of all samples."""
+    N, T, P = y.shape
+    if turn == FROM_SAMPLES:
+        T, N = N, T
+    arguments = (y, x, keep, N, T, P, turn, backwards)
+    split(_steps_range, N * T, grain(P), arguments)

@@ -11,7 +11,9 @@ from minicnnrnn.kernels.recurrent import (
     activated,
     alpha_of,
     copy_rows,
+    dropped,
     is_valid,
+    keep_row,
     multiply,
     pack_pair,
     recurrent_weight,
@@ -36,10 +38,10 @@ def simple_rnn_prepare_numpy(w, u, ws):
     """
 
 
-def simple_rnn_forward_numpy(y, h, gates, x, w, u, b, mask, activation, backwards, ws):
+def simple_rnn_forward_numpy(y, h, gates, x, w, u, b, mask, keep, activation, backwards, ws):
     r"""Run a simple recurrent layer over whole sequences.
 
-    .. math:: h_t = \phi(x_t w + h_{t-1} u + b)
+    .. math:: h_t = \phi(x_t w + (keep \odot h_{t-1}) u + b)
 
     A masked step leaves h as it is, and its output is h.
 
@@ -57,6 +59,7 @@ def simple_rnn_forward_numpy(y, h, gates, x, w, u, b, mask, activation, backward
     u : (U, U)
     b : (U,) or (0,) for none
     mask : uint8 (N, T), 0 where a step is to be skipped; or (0, 0) for none
+    keep : (N, U), the factors of recurrent dropout; or (0, 0) for none
     activation : int
         Code of :math:`\phi`.
     backwards : int
@@ -72,7 +75,7 @@ def simple_rnn_forward_numpy(y, h, gates, x, w, u, b, mask, activation, backward
     slots, outputs = h.shape[0], y.shape[1]
     for s, time in steps(T, backwards):
         old, new = h[s % slots], h[(s + 1) % slots]
-        before = x[:, time] @ w + old @ u
+        before = x[:, time] @ w + dropped(old, keep) @ u
         if b.size:
             before += b
         gates[s % gates.shape[0]] = before
@@ -81,13 +84,15 @@ def simple_rnn_forward_numpy(y, h, gates, x, w, u, b, mask, activation, backward
             y[:, s - (T - outputs)] = new
 
 
-def simple_rnn_backward_input_numpy(dx, dgates, dy, gates, w, u, mask, activation, backwards, ws):
+def simple_rnn_backward_input_numpy(
+    dx, dgates, dy, gates, w, u, mask, keep, activation, backwards, ws
+):
     r"""Gradients with respect to the sum before the activation, and to the input.
 
     With dh the gradient that arrives at a step, from its output and from the step after:
 
     .. math:: d\hat h = dh \, \phi'(\hat h), \quad dx_t = d\hat h \, w^T, \quad
-              dh \leftarrow d\hat h \, u^T
+              dh \leftarrow keep \odot d\hat h \, u^T
 
     A masked step passes dh on as it is.
 
@@ -97,7 +102,7 @@ def simple_rnn_backward_input_numpy(dx, dgates, dy, gates, w, u, mask, activatio
     dgates : (T, N, U), overwritten; may be the same memory as `gates`
     dy : (N, T, U) or (N, 1, U), as y in ``simple_rnn_forward``
     gates : (T, N, U) as ``simple_rnn_forward`` left it
-    w, u, mask, activation, backwards : as in ``simple_rnn_forward``
+    w, u, mask, keep, activation, backwards : as in ``simple_rnn_forward``
 
     Notes
     -----
@@ -111,12 +116,12 @@ def simple_rnn_backward_input_numpy(dx, dgates, dy, gates, w, u, mask, activatio
             dh = dh + dy[:, s - (T - outputs)]
         valid = is_valid(mask, time)
         dgates[s] = np.where(valid, through(dh, gates[s].copy(), activation), 0)
-        dh = np.where(valid, dgates[s] @ u.T, dh)
+        dh = np.where(valid, dropped(dgates[s] @ u.T, keep), dh)
         if dx.size:
             dx[:, time] = dgates[s] @ w.T
 
 
-def simple_rnn_backward_weight_numpy(dw, du, db, x, h, dgates, backwards, ws):
+def simple_rnn_backward_weight_numpy(dw, du, db, x, h, dgates, keep, backwards, ws):
     """Gradients with respect to the weights and the bias, summed over all steps.
 
     Parameters
@@ -127,7 +132,7 @@ def simple_rnn_backward_weight_numpy(dw, du, db, x, h, dgates, backwards, ws):
     x : (N, T, C)
     h : (T + 1, N, U), the whole history that ``simple_rnn_forward`` left
     dgates : (T, N, U) from ``simple_rnn_backward_input``
-    backwards : as in ``simple_rnn_forward``
+    keep, backwards : as in ``simple_rnn_forward``
 
     Notes
     -----
@@ -136,7 +141,7 @@ def simple_rnn_backward_weight_numpy(dw, du, db, x, h, dgates, backwards, ws):
     T = dgates.shape[0]
     times = [time for _, time in steps(T, backwards)]
     np.einsum("ntc,tng->cg", x[:, times], dgates, out=dw)
-    np.einsum("tnu,tng->ug", h[:T], dgates, out=du)
+    np.einsum("tnu,tng->ug", dropped(h[:T], keep), dgates, out=du)
     if db.size:
         np.sum(dgates, axis=(0, 1), out=db)
 
@@ -185,13 +190,15 @@ def simple_rnn_prepare_cpu(w, u, ws):
 
 
 @inner
-def _forward_range(start, stop, worker, y, h, gates, x, b, mask, activation, backwards, ws):
+def _forward_range(start, stop, worker, y, h, gates, x, b, mask, keep, activation, backwards, ws):
     N, T, C = x.shape
     U, slots, outputs, rows = h.shape[2], h.shape[0], y.shape[1], stop - start
     stride, scratch = row_stride(C + U), _scratch_place(C, U) + U * worker
     first = _scratch_place(C, U) + U * MAX_WORKERS + start * stride
     flags = ADD_BIAS if b.size else OVERWRITE
     copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
+    for n in range(start, stop):
+        keep_row(tail(ws, first + (n - start) * stride + C), keep, n, U)
     for s in range(T):
         time = T - 1 - s if backwards else s
         old, new = s % slots * N, (s + 1) % slots * N
@@ -210,6 +217,7 @@ def _forward_range(start, stop, worker, y, h, gates, x, b, mask, activation, bac
                 state[j] = value[j]
             for j in range(U):
                 row[j] = value[j]
+            keep_row(row, keep, n, U)
             if s >= T - outputs:
                 out = tail(y, (n * outputs + s - (T - outputs)) * U)
                 for j in range(U):
@@ -217,16 +225,18 @@ def _forward_range(start, stop, worker, y, h, gates, x, b, mask, activation, bac
 
 
 @cpu
-def simple_rnn_forward_cpu(y, h, gates, x, w, u, b, mask, activation, backwards, ws):
+def simple_rnn_forward_cpu(y, h, gates, x, w, u, b, mask, keep, activation, backwards, ws):
     """Parallel over samples, whose sequences do not meet."""
     N, T, C = x.shape
     U = u.shape[0]
-    arguments = (y, h, gates, x, b, mask, activation, backwards, ws)
+    arguments = (y, h, gates, x, b, mask, keep, activation, backwards, ws)
     split(_forward_range, N, grain(U * (C + U) * T), arguments)
 
 
 @inner
-def _backward_range(start, stop, worker, dx, dgates, dy, gates, mask, activation, backwards, C, ws):
+def _backward_range(
+    start, stop, worker, dx, dgates, dy, gates, mask, keep, activation, backwards, C, ws
+):
     T, N, U = gates.shape
     outputs, rows, stride = dy.shape[1], stop - start, row_stride(U)
     row0, packed_u, packed_w, dh0, _ = _backward_places(N, C, U)
@@ -256,6 +266,9 @@ def _backward_range(start, stop, worker, dx, dgates, dy, gates, mask, activation
                 ws, dh0 + start * U, U, ws, first, stride, ws, packed_u, U, 0, rows, U, U, ws, 0,
                 ACCUMULATE,
             )  # fmt: skip
+            for n in range(start, stop):
+                if mask.size == 0 or mask[n, time]:
+                    keep_row(tail(ws, dh0 + n * U), keep, n, U)
         if dx.size:
             multiply(
                 dx, (start * T + time) * C, T * C, ws, first, stride, ws, packed_w, U, 0, rows, C,
@@ -264,7 +277,9 @@ def _backward_range(start, stop, worker, dx, dgates, dy, gates, mask, activation
 
 
 @cpu
-def simple_rnn_backward_input_cpu(dx, dgates, dy, gates, w, u, mask, activation, backwards, ws):
+def simple_rnn_backward_input_cpu(
+    dx, dgates, dy, gates, w, u, mask, keep, activation, backwards, ws
+):
     """Parallel over samples; each thread runs its own time loop from the last step to the first."""
     T, N, _ = gates.shape
     C, U = w.shape
@@ -273,12 +288,12 @@ def simple_rnn_backward_input_cpu(dx, dgates, dy, gates, w, u, mask, activation,
     pack(ws, packed_u, u, 0, 1, U, U, U)
     if dx.size:
         pack(ws, packed_w, w, 0, 1, U, U, C)
-    arguments = (dx, dgates, dy, gates, mask, activation, backwards, C, ws)
+    arguments = (dx, dgates, dy, gates, mask, keep, activation, backwards, C, ws)
     split(_backward_range, N, grain(U * U * T), arguments)
 
 
 @cpu
-def simple_rnn_backward_weight_cpu(dw, du, db, x, h, dgates, backwards, ws):
+def simple_rnn_backward_weight_cpu(dw, du, db, x, h, dgates, keep, backwards, ws):
     """Parallel over columns of the state."""
     set_offset(ws, 0, 0, 0)
     N, T, C = x.shape
@@ -286,6 +301,6 @@ def simple_rnn_backward_weight_cpu(dw, du, db, x, h, dgates, backwards, ws):
     scratch = address(ws, _scratch_place(C, U))
     recurrent_weight((
         address(dw, 0), U, C, address(du, 0), U, U, address(db, 0) if db.size else 0,
-        address(x, 0), address(h, 0), U, address(dgates, 0), U, U, U, 0, N, T, backwards,
-        scratch, address(ws, 0),
+        address(x, 0), address(h, 0), U, address(keep, 0) if keep.size else 0,
+        address(dgates, 0), U, U, U, 0, N, T, backwards, scratch, address(ws, 0),
     ))  # fmt: skip

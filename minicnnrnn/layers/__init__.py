@@ -7,6 +7,7 @@ from minicnnrnn.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU
 from minicnnrnn.layers.base import Layer
 from minicnnrnn.layers.composite import Branches, Residual
 from minicnnrnn.layers.conv import Conv1D, Conv2D, Conv3D
+from minicnnrnn.layers.conv_lstm import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from minicnnrnn.layers.conv_transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from minicnnrnn.layers.core import Dense, Input, InputLayer
 from minicnnrnn.layers.depthwise import (
@@ -68,6 +69,9 @@ __all__ = [
     "Conv2DTranspose",
     "Conv3D",
     "Conv3DTranspose",
+    "ConvLSTM1D",
+    "ConvLSTM2D",
+    "ConvLSTM3D",
     "Cropping1D",
     "Cropping2D",
     "Cropping3D",

@@ -2,173 +2,7 @@
 
 from typing import Any
 
-import numpy as np
-
-from minicnnrnn import shapes
-from minicnnrnn.layers.activation import CODES
-from minicnnrnn.layers.base import Layer, Shape, WeightView
-
-
-class Recurrent(Layer):
-    """A layer that goes through a sequence step by step: what the three share.
-
-    Input (batch, steps, channels); output (batch, units) after the last step, or
-    (batch, steps, units) with `return_sequences`. A masked step leaves the state as it is.
-
-    Parameters
-    ----------
-    units : int
-        Size of the state and of the output.
-    activation, recurrent_activation : str or None
-        Of the candidate state, and of the gates.
-    use_bias : bool
-    kernel_initializer, recurrent_initializer, bias_initializer : str or Initializer
-    return_sequences : bool
-        Return the output of every step.
-    go_backwards : bool
-        Read the sequence from its end; outputs are in the order of reading.
-    stateful : bool
-        Begin a batch with the states that the last one ended with (sample by sample), until
-        ``reset_states``. All batches have one size: that of `batch_shape`, else of the first.
-    """
-
-    operation = ""
-    gates = 1  # of the weights
-    kept = 1  # numbers a unit and a step that the kernel keeps for the way back
-    states = 1
-    backward_states = slice(0)  # the states that `backward_input` wants to see
-    kernel, recurrent_kernel, bias = WeightView(), WeightView(), WeightView()
-
-    def setup(
-        self,
-        units: int,
-        activations: tuple[Any, ...],
-        use_bias: bool,
-        initializers: tuple[Any, Any, Any],
-        return_sequences: bool,
-        go_backwards: bool,
-        stateful: bool,
-        unsupported: dict[str, Any],
-    ) -> None:
-        """Check and keep what the constructors share."""
-        use_cudnn = unsupported.pop("use_cudnn", "auto")
-        if use_cudnn not in ("auto", True, False):
-            self.fail("use_cudnn 'auto', True or False", repr(use_cudnn))
-        dropouts = {k: v or None for k, v in unsupported.items() if k.endswith("dropout")}
-        self.refuse(**(unsupported | dropouts))
-        (self.units,) = shapes.to_tuple(units, 1, "units", self.name)
-        self.codes = tuple(self._code(activation) for activation in activations)
-        self.use_bias = bool(use_bias)
-        self.initializers = tuple(self.initializer(identifier) for identifier in initializers)
-        self.return_sequences, self.go_backwards = bool(return_sequences), bool(go_backwards)
-        self.stateful = bool(stateful)
-        self._last: list[Any] | None = None
-
-    def _code(self, activation: Any) -> int:
-        name = "linear" if activation is None else activation
-        if not isinstance(name, str) or name not in CODES:
-            self.fail(f"activation to be None or one of {sorted(CODES)}", repr(activation))
-        return CODES[name]
-
-    def fixes_batch(self) -> bool:
-        """A state belongs to a sample."""
-        return self.stateful
-
-    def check_input(self, input_shape: Shape) -> None:
-        """Three axes, the last known and as it was built for; so is a stateful layer's first."""
-        if len(input_shape) != 3 or input_shape[-1] is None:
-            self.fail("inputs (batch, steps, channels) with known channels", input_shape)
-        if self.built and input_shape[-1] != self.weights[0].shape[0]:
-            self.fail(f"inputs with {self.weights[0].shape[0]} channels", input_shape)
-        if self.stateful and input_shape[0] is None:
-            self.fail("a batch_shape with the batch size, as the layer is stateful", input_shape)
-        if self.stateful and self.input_shape and self.input_shape[0] != input_shape[0]:
-            fixed = self.input_shape[0]
-            self.fail(f"batches of {fixed} samples, as the layer is stateful", input_shape)
-
-    def build(self, input_shape: Shape) -> None:
-        """Declare kernel, recurrent kernel and bias."""
-        assert input_shape[-1] is not None
-        width = self.gates * self.units
-        self.add_weight("kernel", (input_shape[-1], width), self.initializers[0])
-        self.add_weight("recurrent_kernel", (self.units, width), self.initializers[1])
-        if self.use_bias:
-            self.add_weight("bias", self.bias_shape(), self.initializers[2])
-
-    def bias_shape(self) -> tuple[int, ...]:
-        """Shape of the bias."""
-        return (self.gates * self.units,)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """(batch, units), with the steps between if they are returned."""
-        steps = (input_shape[1],) if self.return_sequences else ()
-        return (input_shape[0], *steps, self.units)
-
-    def options(self) -> tuple[int, ...]:
-        """Integers of the kernel between the activations and the direction."""
-        return ()
-
-    def kernels_of(self, step: str) -> Any:
-        """The kernel of this operation and pass."""
-        return getattr(self.kernels, f"{self.operation}_{step}")
-
-    def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
-        """Go through the sequence; in training the whole history of states is kept."""
-        N, T, C = x.shape
-        U, slots = self.units, T + 1 if training else 2
-        w, u = self.weights[0].value, self.weights[1].value
-        ws, stale = self.workspace(self.kernels_of("workspace")(N, T, C, U))
-        if stale:
-            self.kernels_of("prepare")(w, u, ws)
-        states = [self.buffer(f"state {i}", slots, N, U) for i in range(self.states)]
-        if self._last is not None and len(self._last[0]) != N:
-            self.fail(f"batches of {len(self._last[0])} samples, as the layer is stateful", x.shape)
-        for i, state in enumerate(states):
-            state[0] = 0 if self._last is None else self._last[i]
-        gates = self.buffer("gates", slots - 1, N, self.kept * U)
-        y = self.buffer("y", N, T if self.return_sequences else 1, U)
-        steps = self.buffer("no mask", 0, 0, dtype=np.uint8) if mask is None else mask
-        self._integers = (*self.codes, *self.options(), int(self.go_backwards))
-        self.kernels_of("forward")(
-            y, *states, gates, x, w, u, self.bias_value(), steps, *self._integers, ws
-        )
-        if self.stateful:
-            final = T if slots == T + 1 else T % 2
-            self._last = [np.array(state[final]) for state in states]
-        self._saved = (x, states, gates, steps, ws)
-        if self.return_sequences:
-            return y, mask
-        return y.reshape(N, U), None
-
-    def backward(self, dy: Any, input_gradient: bool = True) -> Any:
-        """Go back in time; then the weights' gradients, as one product over all steps."""
-        x, states, gates, mask, ws = self._saved
-        N = len(x)
-        w, u = (weight.value for weight in self.weights[:2])
-        dx = self.buffer("dx", *x.shape) if input_gradient else self.buffer("no dx", 0, 0, 0)
-        dy3 = dy.reshape(N, -1, self.units)
-        # The gradients of the gates take the place of the gates, which nobody needs any more.
-        self.kernels_of("backward_input")(
-            dx, gates, dy3, gates, *states[self.backward_states], w, u, mask, *self._integers, ws
-        )
-        if self.weights[0].trainable:
-            dw, du = (weight.gradient for weight in self.weights[:2])
-            self.kernels_of("backward_weight")(
-                dw, du, self.bias_gradient(), x, states[0], gates, *self.options(),
-                int(self.go_backwards), ws,
-            )  # fmt: skip
-        return dx if input_gradient else None
-
-    def unbuild(self) -> None:
-        """Forget what ``build`` did, and the states."""
-        super().unbuild()
-        self._last = None
-
-    def reset_states(self) -> None:
-        """Let a stateful layer begin its next batch with states of zero."""
-        self._last = None
-
-    reset_state = reset_states
+from minicnnrnn.layers.recurrent_base import ForgetBias, Recurrent
 
 
 class LSTM(Recurrent):
@@ -182,8 +16,13 @@ class LSTM(Recurrent):
     kernel_initializer, recurrent_initializer, bias_initializer : str or Initializer
     unit_forget_bias : bool
         Begin with a bias of 1 on the forget gate.
+    kernel_regularizer, recurrent_regularizer, bias_regularizer : str or Regularizer, optional
+    activity_regularizer : str or Regularizer, optional
+    kernel_constraint, recurrent_constraint, bias_constraint : str or Constraint, optional
+    dropout, recurrent_dropout : float
+    seed : int, optional
     return_sequences, go_backwards, stateful : bool
-        See ``Recurrent``.
+        See ``Recurrent``, as for the rest.
 
     Notes
     -----
@@ -229,52 +68,17 @@ class LSTM(Recurrent):
         use_cudnn: Any = "auto",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.setup(
-            units,
-            (activation, recurrent_activation),
-            use_bias,
+        super().__init__(
+            units, (activation, recurrent_activation), use_bias,
             (kernel_initializer, recurrent_initializer, bias_initializer),
-            return_sequences,
-            go_backwards,
-            stateful,
-            {
-                "kernel_regularizer": kernel_regularizer,
-                "recurrent_regularizer": recurrent_regularizer,
-                "bias_regularizer": bias_regularizer,
-                "activity_regularizer": activity_regularizer,
-                "kernel_constraint": kernel_constraint,
-                "recurrent_constraint": recurrent_constraint,
-                "bias_constraint": bias_constraint,
-                "dropout": dropout,
-                "recurrent_dropout": recurrent_dropout,
-                "return_state": return_state,
-                "unroll": unroll,
-                "use_cudnn": use_cudnn,
-            },
-        )
+            (kernel_regularizer, recurrent_regularizer, bias_regularizer),
+            (kernel_constraint, recurrent_constraint, bias_constraint),
+            dropout, recurrent_dropout, seed, return_sequences, return_state, go_backwards,
+            stateful, unroll, use_cudnn, activity_regularizer=activity_regularizer, **kwargs,
+        )  # fmt: skip
         self.unit_forget_bias = bool(unit_forget_bias)
         if self.unit_forget_bias:
             self.initializers = (*self.initializers[:2], ForgetBias(self.initializers[2]))
-
-
-class ForgetBias:
-    """An LSTM's initial bias: ones for the forget gate, what another initializer draws around it.
-
-    Parameters
-    ----------
-    initializer : callable
-        For the other gates.
-    """
-
-    def __init__(self, initializer: Any) -> None:
-        self.initializer = initializer
-
-    def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
-        """Draw the bias (4 units,)."""
-        units = shape[0] // 4
-        first, rest = self.initializer((units,), rng), self.initializer((2 * units,), rng)
-        return np.concatenate([first, np.ones(units), rest])
 
 
 class GRU(Recurrent):
@@ -286,8 +90,13 @@ class GRU(Recurrent):
     activation, recurrent_activation : str
     use_bias : bool
     kernel_initializer, recurrent_initializer, bias_initializer : str or Initializer
+    kernel_regularizer, recurrent_regularizer, bias_regularizer : str or Regularizer, optional
+    activity_regularizer : str or Regularizer, optional
+    kernel_constraint, recurrent_constraint, bias_constraint : str or Constraint, optional
+    dropout, recurrent_dropout : float
+    seed : int, optional
     return_sequences, go_backwards, stateful : bool
-        See ``Recurrent``.
+        See ``Recurrent``, as for the rest.
     reset_after : bool
         Apply the reset gate after the product with the recurrent kernel (as cuDNN does), or
         before it (as in the paper).
@@ -336,31 +145,15 @@ class GRU(Recurrent):
         use_cudnn: Any = "auto",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.reset_after = bool(reset_after)
-        self.setup(
-            units,
-            (activation, recurrent_activation),
-            use_bias,
+        super().__init__(
+            units, (activation, recurrent_activation), use_bias,
             (kernel_initializer, recurrent_initializer, bias_initializer),
-            return_sequences,
-            go_backwards,
-            stateful,
-            {
-                "kernel_regularizer": kernel_regularizer,
-                "recurrent_regularizer": recurrent_regularizer,
-                "bias_regularizer": bias_regularizer,
-                "activity_regularizer": activity_regularizer,
-                "kernel_constraint": kernel_constraint,
-                "recurrent_constraint": recurrent_constraint,
-                "bias_constraint": bias_constraint,
-                "dropout": dropout,
-                "recurrent_dropout": recurrent_dropout,
-                "return_state": return_state,
-                "unroll": unroll,
-                "use_cudnn": use_cudnn,
-            },
-        )
+            (kernel_regularizer, recurrent_regularizer, bias_regularizer),
+            (kernel_constraint, recurrent_constraint, bias_constraint),
+            dropout, recurrent_dropout, seed, return_sequences, return_state, go_backwards,
+            stateful, unroll, use_cudnn, activity_regularizer=activity_regularizer, **kwargs,
+        )  # fmt: skip
+        self.reset_after = bool(reset_after)
 
     def bias_shape(self) -> tuple[int, ...]:
         """One bias for the input and one for the state if the reset gate comes after."""
@@ -380,8 +173,13 @@ class SimpleRNN(Recurrent):
     activation : str
     use_bias : bool
     kernel_initializer, recurrent_initializer, bias_initializer : str or Initializer
+    kernel_regularizer, recurrent_regularizer, bias_regularizer : str or Regularizer, optional
+    activity_regularizer : str or Regularizer, optional
+    kernel_constraint, recurrent_constraint, bias_constraint : str or Constraint, optional
+    dropout, recurrent_dropout : float
+    seed : int, optional
     return_sequences, go_backwards, stateful : bool
-        See ``Recurrent``.
+        See ``Recurrent``, as for the rest.
 
     Notes
     -----
@@ -423,26 +221,11 @@ class SimpleRNN(Recurrent):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.setup(
-            units,
-            (activation,),
-            use_bias,
+        super().__init__(
+            units, (activation,), use_bias,
             (kernel_initializer, recurrent_initializer, bias_initializer),
-            return_sequences,
-            go_backwards,
-            stateful,
-            {
-                "kernel_regularizer": kernel_regularizer,
-                "recurrent_regularizer": recurrent_regularizer,
-                "bias_regularizer": bias_regularizer,
-                "activity_regularizer": activity_regularizer,
-                "kernel_constraint": kernel_constraint,
-                "recurrent_constraint": recurrent_constraint,
-                "bias_constraint": bias_constraint,
-                "dropout": dropout,
-                "recurrent_dropout": recurrent_dropout,
-                "return_state": return_state,
-                "unroll": unroll,
-            },
-        )
+            (kernel_regularizer, recurrent_regularizer, bias_regularizer),
+            (kernel_constraint, recurrent_constraint, bias_constraint),
+            dropout, recurrent_dropout, seed, return_sequences, return_state, go_backwards,
+            stateful, unroll, activity_regularizer=activity_regularizer, **kwargs,
+        )  # fmt: skip

@@ -1,0 +1,222 @@
+"""Convolutional LSTM: an LSTM whose states are images, and whose products are convolutions.
+
+The convolutions are those of ``conv.py``: one of the inputs of all steps at once, one of the
+state at each step. Here is what is left of a step: the cell, at every pixel that of ``lstm.py``.
+"""
+
+import numpy as np
+
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.lstm import cell, cell_backward, cell_forward, through_cell
+from minicnnrnn.kernels.panel import grain
+from minicnnrnn.kernels.recurrent import copy_rows, dropped, is_valid, tail
+
+# ---------------------------------------------------------------------------------------
+# The mathematics
+# ---------------------------------------------------------------------------------------
+
+
+def conv_lstm_forward_numpy(
+    y, h, c, gates, seen, mask, activation, recurrent_activation, T, step, backwards, ws
+):
+    r"""Finish one step of a convolutional LSTM, whose convolutions have been computed.
+
+    .. math::
+        (\hat i, \hat f, \hat g, \hat o) &= x_t * w + b + (keep \odot h_{t-1}) * u \\
+        i, f, o &= \sigma(\hat i), \sigma(\hat f), \sigma(\hat o), \quad g = \phi(\hat g) \\
+        c_t &= f c_{t-1} + i g, \quad h_t = o \, \phi(c_t)
+
+    A masked step leaves h and c of its sample as they are, and its output is h.
+
+    Parameters
+    ----------
+    y : (N, T, P, F): place `step` is overwritten; or (N, 1, P, F), overwritten at the last step
+        P is the number of pixels of the state.
+    h, c : (T + 1, N, P, F) or (2, N, P, F)
+        Slot ``step % slots`` holds the old state, the next is overwritten with the new one.
+    gates : (T, N, P, 4F) or, with two slots, (1, N, P, 4F)
+        Where this step is, it holds :math:`x_t * w + b`, and is overwritten with what
+        ``conv_lstm_backward`` needs, the device's own.
+    seen : (N, P, 4F), the convolution of the old state; or (0, 0, 0) if that is zero
+    mask : uint8 (N, T), 0 where a step is to be skipped; or (0, 0) for none
+    activation, recurrent_activation : int
+        Codes of :math:`\phi` and :math:`\sigma`.
+    T, step : number of steps, and which of them this is
+    backwards : 1 if step 0 is the last time of the mask
+    ws : workspace
+
+    Notes
+    -----
+    Source: Shi et al. 2015, "Convolutional LSTM Network: A Machine Learning Approach for
+    Precipitation Nowcasting", arXiv:1506.04214, section 3.1, without the peepholes, as Keras.
+    """
+    old, new = step % h.shape[0], (step + 1) % h.shape[0]
+    before = gates[step % gates.shape[0]]
+    if seen.size:
+        before += seen
+    valid = is_valid(mask, T - 1 - step if backwards else step)[..., None]
+    after = cell(before, c[old], activation, recurrent_activation)
+    h[new] = np.where(valid, after[0], h[old])
+    c[new] = np.where(valid, after[1], c[old])
+    first = T - y.shape[1]
+    if step >= first:
+        y[:, step - first] = h[new]
+
+
+def conv_lstm_backward_numpy(
+    dgates, dh, dc, dy, gates, c, arriving, keep, mask, activation, recurrent_activation, T, step,
+    backwards, ws,
+):  # fmt: skip
+    r"""Gradients of the gates of one step before their activation, and of the states before it.
+
+    Called for the last step first. The equations are those of ``lstm_backward_input``, with
+
+    .. math:: dh \leftarrow dh + keep \odot arriving + dy_t
+
+    A masked step passes dh and dc on as they are.
+
+    Parameters
+    ----------
+    dgates : (T, N, P, 4F): place `step` is overwritten; may be the same memory as `gates`
+    dh, dc : (N, P, F), overwritten, at all but the last step with what follows from their content
+        What the step after left there; what this one leaves, without the part of dh that passes
+        through the convolution with u.
+    dy : (N, T, P, F) or (N, 1, P, F), as y in ``conv_lstm_forward``
+    gates : as ``conv_lstm_forward`` left it
+    c : (T + 1, N, P, F), the whole history
+    arriving : (N, P, F), dgates of the step after back through the convolution with u; at the
+        last step (0, 0, 0)
+    keep : (N, P, F), the factors of recurrent dropout; or (0, 0, 0) for none
+    mask, activation, recurrent_activation, T, step, backwards, ws : as in ``conv_lstm_forward``
+    """
+    if step == T - 1:
+        dh[:], dc[:] = 0, 0
+    else:
+        dh += dropped(arriving, keep)
+    first = T - dy.shape[1]
+    if step >= first:
+        dh += dy[:, step - first]
+    valid = is_valid(mask, T - 1 - step if backwards else step)[..., None]
+    d, dc_before = through_cell(
+        dh, dc, gates[step], c[step], c[step + 1], activation, recurrent_activation
+    )
+    dgates[step] = np.where(valid, d, 0)
+    dh[:] = np.where(valid, 0, dh)
+    dc[:] = np.where(valid, dc_before, dc)
+
+
+def conv_lstm_workspace_numpy(F):
+    """Floats of workspace that both passes need."""
+    return 0
+
+
+# ---------------------------------------------------------------------------------------
+# CPU
+# ---------------------------------------------------------------------------------------
+#
+# Pixels are independent and are cut among threads. Workspace: 10 rows of F for each worker, six
+# for the cell and four for the gradients of the gates.
+
+
+def conv_lstm_workspace_cpu(F):
+    return 10 * F * MAX_WORKERS
+
+
+@inner
+def _forward_range(
+    start, stop, worker, y, h, c, gates, seen, mask, activation, recurrent_activation, T, step,
+    backwards, ws,
+):  # fmt: skip
+    slots, N, P, F = h.shape
+    time, first = T - 1 - step if backwards else step, T - y.shape[1]
+    old, new, tape = step % slots, (step + 1) % slots, step % gates.shape[0]
+    for row in range(start, stop):
+        n = row // P
+        before, after = (old * N * P + row) * F, (new * N * P + row) * F
+        h_new = tail(h, after)
+        if mask.size and mask[n, time] == 0:
+            h_old, c_old, c_new = tail(h, before), tail(c, before), tail(c, after)
+            for j in range(F):
+                h_new[j] = h_old[j]
+            for j in range(F):
+                c_new[j] = c_old[j]
+        else:
+            at = (tape * N * P + row) * 4 * F
+            if seen.size:
+                sums, more = tail(gates, at), tail(seen, row * 4 * F)
+                for j in range(4 * F):
+                    sums[j] += more[j]
+            cell_forward(
+                h, c, before, after, gates, at, ws, 10 * F * worker, F, activation,
+                recurrent_activation,
+            )  # fmt: skip
+        if step >= first:
+            out = tail(y, ((n * y.shape[1] + step - first) * P + row % P) * F)
+            for j in range(F):
+                out[j] = h_new[j]
+
+
+@cpu
+def conv_lstm_forward_cpu(
+    y, h, c, gates, seen, mask, activation, recurrent_activation, T, step, backwards, ws
+):
+    _, N, P, F = h.shape
+    arguments = (
+        y, h, c, gates, seen, mask, activation, recurrent_activation, T, step, backwards, ws,
+    )  # fmt: skip
+    split(_forward_range, N * P, grain(40 * F), arguments)
+
+
+@inner
+def _backward_range(
+    start, stop, worker, dgates, dh, dc, dy, gates, c, arriving, keep, mask, activation,
+    recurrent_activation, T, step, backwards, ws,
+):  # fmt: skip
+    _, N, P, F = c.shape
+    time, first = T - 1 - step if backwards else step, T - dy.shape[1]
+    scratch = 10 * F * worker
+    for row in range(start, stop):
+        n, at = row // P, (step * N * P + row) * 4 * F
+        total = tail(dh, row * F)
+        if step == T - 1:
+            cells = tail(dc, row * F)
+            for j in range(F):
+                total[j] = 0
+                cells[j] = 0
+        else:
+            more = tail(arriving, row * F)
+            if keep.size:
+                factors = tail(keep, row * F)
+                for j in range(F):
+                    total[j] += factors[j] * more[j]
+            else:
+                for j in range(F):
+                    total[j] += more[j]
+        if step >= first:
+            more = tail(dy, ((n * dy.shape[1] + step - first) * P + row % P) * F)
+            for j in range(F):
+                total[j] += more[j]
+        if mask.size and mask[n, time] == 0:
+            d = tail(dgates, at)
+            for j in range(4 * F):
+                d[j] = 0
+        else:
+            old, new = (step * N * P + row) * F, ((step + 1) * N * P + row) * F
+            cell_backward(
+                ws, scratch + 6 * F, dh, row * F, dc, row * F, c, old, new, gates, at, ws, scratch,
+                F, activation, recurrent_activation,
+            )  # fmt: skip
+            copy_rows(dgates, at, 4 * F, ws, scratch + 6 * F, 4 * F, 1, 4 * F)
+
+
+@cpu
+def conv_lstm_backward_cpu(
+    dgates, dh, dc, dy, gates, c, arriving, keep, mask, activation, recurrent_activation, T, step,
+    backwards, ws,
+):  # fmt: skip
+    _, N, P, F = c.shape
+    arguments = (
+        dgates, dh, dc, dy, gates, c, arriving, keep, mask, activation, recurrent_activation, T,
+        step, backwards, ws,
+    )  # fmt: skip
+    split(_backward_range, N * P, grain(40 * F), arguments)
