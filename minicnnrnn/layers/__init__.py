@@ -8,6 +8,7 @@ from minicnnrnn.layers.base import Layer
 from minicnnrnn.layers.composite import Branches, Residual
 from minicnnrnn.layers.conv import Conv1D, Conv2D, Conv3D
 from minicnnrnn.layers.core import Dense, Dropout, Flatten, Input, InputLayer, Reshape
+from minicnnrnn.layers.embedding import Embedding, Masking
 from minicnnrnn.layers.pool import (
     AveragePooling1D,
     AveragePooling2D,
@@ -37,6 +38,7 @@ __all__ = [
     "Conv3D",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
@@ -47,6 +49,7 @@ __all__ = [
     "Input",
     "InputLayer",
     "Layer",
+    "Masking",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
