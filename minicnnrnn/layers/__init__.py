@@ -24,6 +24,7 @@ from minicnnrnn.layers.pool import (
     MaxPooling3D,
 )
 from minicnnrnn.layers.recurrent import GRU, LSTM, SimpleRNN
+from minicnnrnn.layers.wrappers import Bidirectional, TimeDistributed
 
 __all__ = [
     "GRU",
@@ -32,6 +33,7 @@ __all__ = [
     "AveragePooling1D",
     "AveragePooling2D",
     "AveragePooling3D",
+    "Bidirectional",
     "Branches",
     "Conv1D",
     "Conv2D",
@@ -56,6 +58,7 @@ __all__ = [
     "Reshape",
     "Residual",
     "SimpleRNN",
+    "TimeDistributed",
 ]
 
 # Keras' second names for the same layers.

@@ -142,9 +142,7 @@ class Embedding(Layer):
         """Look up the vectors; with `mask_zero`, mask the steps of padding."""
         ids = self._ids(x)
         y = self.buffer("y", *x.shape, self.output_dim)
-        self.kernels.embedding_forward(
-            y.reshape(-1, self.output_dim), ids, self.weights[0].value
-        )
+        self.kernels.embedding_forward(y.reshape(-1, self.output_dim), ids, self.weights[0].value)
         self._saved = ids, x.shape
         if not self.mask_zero:
             return y, None
