@@ -67,6 +67,7 @@ class Bidirectional(Container):
         for given in (layer, backward_layer):
             if given is not None and not hasattr(given, "go_backwards"):
                 self.fail("a recurrent layer", repr(given), TypeError)
+        assert merge_mode is not None
         self.merge_mode, self._code = merge_mode, MODES[merge_mode]
         forward, backward = self._copy(layer, "forward"), backward_layer
         if backward is None:
