@@ -9,6 +9,7 @@ from minicnnrnn.initializers import Constant
 from minicnnrnn.kernels import merge, sequence
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.container import Container
+from minicnnrnn.layers.context import Context
 
 MODES = {
     "concat": sequence.CONCAT,
@@ -231,6 +232,8 @@ class TimeDistributed(Container):
 
     def __init__(self, layer: Layer, **kwargs: Any) -> None:
         self._inner: list[Layer] = []
+        self._steps: list[Layer] = []  # copies of the layer, made when first needed
+        self._stepwise = False
         super().__init__(**kwargs)
         if not isinstance(layer, Layer):
             self.fail("a Layer", repr(layer), TypeError)
@@ -239,6 +242,15 @@ class TimeDistributed(Container):
         self._inner.append(self.take(layer))
         if not self._trainable:
             self.trainable = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: no copies of the layer."""
+        return super().__getstate__() | {"_steps": []}
+
+    def bind(self, context: Context) -> None:
+        """Move into another model, with the layer."""
+        super().bind(context)
+        self._steps.clear()
 
     @property
     def children(self) -> list[Layer]:
@@ -272,6 +284,7 @@ class TimeDistributed(Container):
     def unbuild(self) -> None:
         """Forget what ``build`` did, here and in the layer."""
         super().unbuild()
+        self._steps.clear()
         self.layer.unbuild()
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -280,11 +293,69 @@ class TimeDistributed(Container):
         return (*input_shape[:2], *step[1:])
 
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
-        """All steps of all samples at once."""
+        """All steps of all samples at once, where that makes no difference."""
+        self._stepwise = self._tells_steps_apart(training)
+        if self._stepwise:
+            return self._forward_by_step(x, training), mask
         y, _ = self.layer.forward(x.reshape(-1, *x.shape[2:]), None, training)
         return y.reshape(*x.shape[:2], *y.shape[1:]), mask
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
-        """All steps of all samples at once."""
+        """All steps of all samples at once, or one after the other, as in ``forward``."""
+        if self._stepwise:
+            return self._backward_by_step(dy, input_gradient)
         dx = self.layer.backward(dy.reshape(-1, *dy.shape[2:]), input_gradient)
         return dx.reshape(*dy.shape[:2], *dx.shape[1:]) if input_gradient else None
+
+    # --- one step after the other ---------------------------------------------------
+
+    def _tells_steps_apart(self, training: bool) -> bool:
+        """Whether statistics or penalties are taken over the batch of a step."""
+        inside = list(self.layer.walk())
+        return any(layer.activity_regularizer is not None for layer in inside[1:]) or (
+            training and any(weight.state for weight in self.layer.weights)
+        )
+
+    def _copies(self, T: int) -> list[Layer]:
+        """A layer for every step, as each keeps something for its way back; weights are shared."""
+        shared = {id(weight): weight for weight in self.layer.weights}
+        memo = {id(self.layer.context): self.layer.context, **shared}
+        while len(self._steps) < T - 1:
+            made = copy.deepcopy(self.layer, dict(memo))
+            for layer in made.walk():
+                layer._stream = None  # random numbers of its own
+            self._steps.append(made)
+        for made in self._steps:
+            for layer, first in zip(made.walk(), self.layer.walk(), strict=True):
+                layer._trainable = first._trainable
+        return [self.layer, *self._steps[: T - 1]]
+
+    def _forward_by_step(self, x: Any, training: bool) -> Any:
+        N, T, *rest = x.shape
+        xs = self.buffer("steps", T, N, *rest, dtype=x.dtype)
+        y: Any = None
+        for t, layer in enumerate(self._copies(T)):
+            xs[t] = x[:, t]
+            step, _ = layer.forward(xs[t], None, training)
+            if y is None:
+                y = self.buffer("y", N, T, *step.shape[1:])
+            y[:, t] = step
+        self._saved = x.shape
+        return y
+
+    def _backward_by_step(self, dy: Any, input_gradient: bool) -> Any:
+        N, T = dy.shape[:2]
+        dys = self.buffer("dy steps", T, N, *dy.shape[2:])
+        dx: Any = self.buffer("dx", *self._saved) if input_gradient else None
+        weights = [weight for weight in self.layer.weights if weight.trainable]
+        sums = [self.buffer(f"sum {i}", *weight.shape) for i, weight in enumerate(weights)]
+        for t, layer in enumerate(self._copies(T)):
+            dys[t] = dy[:, t]
+            step = layer.backward(dys[t], input_gradient)
+            if input_gradient:
+                dx[:, t] = step
+            for total, weight in zip(sums, weights, strict=True):
+                total[...] = total + weight.gradient if t else weight.gradient
+        for total, weight in zip(sums, weights, strict=True):
+            weight.gradient[...] = total
+        return dx

@@ -85,3 +85,11 @@ def test_ids_on_every_step():
 def test_both_wrappers():
     inside = both("Bidirectional", both("LSTM", 2))
     check(both("TimeDistributed", inside), x=RNG.standard_normal((2, 3, 4, 2)))
+
+
+def test_penalties_inside_are_taken_step_by_step():
+    dense = both("Dense", 3, activity_regularizer="l2")  # on its own, Keras passes it by
+    check(both("TimeDistributed", dense), x=X)
+    dense = both("Dense", 3, activity_regularizer="l2", activation="tanh")
+    inside = both("Sequential", [dense, both("Dense", 2)])
+    check(both("TimeDistributed", inside, activity_regularizer="l1"), x=X)
