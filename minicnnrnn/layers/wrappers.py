@@ -325,9 +325,12 @@ class TimeDistributed(Container):
             for layer in made.walk():
                 layer._stream = None  # random numbers of its own
             self._steps.append(made)
+        activation = self.layer.last_activation()
         for made in self._steps:
             for layer, first in zip(made.walk(), self.layer.walk(), strict=True):
                 layer._trainable = first._trainable
+            if activation is not None:
+                made.last_activation().fused = activation.fused
         return [self.layer, *self._steps[: T - 1]]
 
     def _forward_by_step(self, x: Any, training: bool) -> Any:

@@ -93,3 +93,7 @@ def test_penalties_inside_are_taken_step_by_step():
     dense = both("Dense", 3, activity_regularizer="l2", activation="tanh")
     inside = both("Sequential", [dense, both("Dense", 2)])
     check(both("TimeDistributed", inside, activity_regularizer="l1"), x=X)
+    dense = both("Dense", 3, activity_regularizer="l2", activation="tanh")
+    inside = both("Sequential", [dense, both("Dense", 2, activation="softmax")])
+    y = RNG.integers(0, 2, (3, 5))
+    check(both("TimeDistributed", inside), x=X, y=y, loss="sparse_categorical_crossentropy")
