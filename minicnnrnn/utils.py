@@ -6,10 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from minicnnrnn.batches import image_dataset_from_directory, timeseries_dataset_from_array
 from minicnnrnn.random import set_random_seed
 from minicnnrnn.shapes import is_integer
 
-__all__ = ["pad_sequences", "set_random_seed", "to_categorical"]
+__all__ = [
+    "image_dataset_from_directory",
+    "pad_sequences",
+    "set_random_seed",
+    "timeseries_dataset_from_array",
+    "to_categorical",
+]
 
 
 def to_categorical(x: ArrayLike, num_classes: int | None = None) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from minicnnrnn.layers.depthwise import (
     SeparableConv1D,
     SeparableConv2D,
 )
+from minicnnrnn.layers.embedding import Embedding, Masking
 from minicnnrnn.layers.noise import (
     ActivityRegularization,
     Dropout,
@@ -52,6 +53,7 @@ from minicnnrnn.layers.resample import (
     ZeroPadding3D,
 )
 from minicnnrnn.layers.reshape import Flatten, Permute, RepeatVector, Reshape
+from minicnnrnn.layers.wrappers import Bidirectional, TimeDistributed
 
 __all__ = [
     "ELU",
@@ -62,6 +64,7 @@ __all__ = [
     "AveragePooling1D",
     "AveragePooling2D",
     "AveragePooling3D",
+    "Bidirectional",
     "Branches",
     "Conv1D",
     "Conv1DTranspose",
@@ -79,6 +82,7 @@ __all__ = [
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GaussianDropout",
     "GaussianNoise",
@@ -92,6 +96,7 @@ __all__ = [
     "InputLayer",
     "Layer",
     "LeakyReLU",
+    "Masking",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
@@ -108,6 +113,7 @@ __all__ = [
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
+    "TimeDistributed",
     "UpSampling1D",
     "UpSampling2D",
     "UpSampling3D",

@@ -14,6 +14,9 @@ if INSTALLED:
     os.environ["KERAS_BACKEND"] = "jax"
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_ENABLE_X64"] = "0"
+    # Nearly all of the time goes into compiling models that are run a few times.
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they say of themselves while they load
         import keras

@@ -1,0 +1,209 @@
+"""Sequences as wholes: masking their empty steps, merging the two directions of reading."""
+
+import numpy as np
+
+from minicnnrnn.kernels.jit import cpu, inner, split
+
+CONCAT, SUM, MULTIPLY, AVERAGE = 0, 1, 2, 3
+
+# ---------------------------------------------------------------------------------------
+# The mathematics
+# ---------------------------------------------------------------------------------------
+
+
+def masking_forward_numpy(y, mask, x, value):
+    """Find the steps that hold nothing but one value, and set them to zero.
+
+    .. math:: m_r = [\\, \\exists c: x_{rc} \\ne v \\,], \\qquad y_{rc} = m_r \\, ? \\, x_{rc} : 0
+
+    Parameters
+    ----------
+    y : (R, C), overwritten
+    mask : uint8 (R,), overwritten
+        1 for a step that counts; one with a NaN does.
+    x : (R, C)
+        A row is a step.
+    value : float
+    """
+    np.any(x != x.dtype.type(value), axis=1, out=mask.view(np.bool_))
+    y[...] = np.where(mask[:, None], x, 0)
+
+
+def masking_backward_input_numpy(dx, dy, mask):
+    """Gradient with respect to the input: that of the steps that count, and zero elsewhere.
+
+    Parameters
+    ----------
+    dx : (R, C), overwritten
+    dy : (R, C)
+    mask : uint8 (R,)
+    """
+    dx[...] = np.where(mask[:, None], dy, 0)
+
+
+def bidirectional_forward_numpy(y, a, b, mask, mode):
+    """Merge what was read forwards with what was read backwards, step by step.
+
+    .. math:: y_{ntr} = m_{nt} \\, ? \\, a_{ntr} \\circ b_{n,T-1-t,r} : 0
+
+    where the operation puts two vectors one after the other, or adds, multiplies or averages.
+
+    Parameters
+    ----------
+    y : (N, T, R, A + B) to concatenate, else (N, T, R, A); overwritten
+    a : (N, T, R, A)
+    b : (N, T, R, B)
+        In the order of reading: its steps are turned around here.
+    mask : uint8 (N, T) or (0, 0) for none
+    mode : int
+        ``CONCAT``, ``SUM``, ``MULTIPLY`` or ``AVERAGE``.
+
+    Notes
+    -----
+    R counts the pixels of an image with a vector each; it is 1 for a sequence of vectors.
+    Schuster and Paliwal 1997, "Bidirectional Recurrent Neural Networks".
+    """
+    b = b[:, ::-1]
+    if mode == CONCAT:
+        np.concatenate([a, b], axis=3, out=y)
+    elif mode == MULTIPLY:
+        np.multiply(a, b, out=y)
+    else:
+        np.add(a, b, out=y)
+        if mode == AVERAGE:
+            y /= 2
+    if mask.size:
+        y[mask == 0] = 0
+
+
+def bidirectional_backward_input_numpy(da, db, dy, a, b, mask, mode):
+    """Gradients with respect to both readings; arguments as in ``bidirectional_forward``.
+
+    Parameters
+    ----------
+    da, db : shapes of `a` and `b`, overwritten
+    dy : shape of `y`
+    a, b, mask, mode : as in ``bidirectional_forward``
+    """
+    if mask.size:
+        dy = np.where((mask == 0)[:, :, None, None], 0, dy)
+    A = a.shape[3]
+    if mode == CONCAT:
+        da[...], db[...] = dy[..., :A], dy[:, ::-1, :, A:]
+    elif mode == MULTIPLY:
+        da[...], db[...] = dy * b[:, ::-1], (dy * a)[:, ::-1]
+        if mask.size:
+            da[mask == 0] = 0
+            db[mask[:, ::-1] == 0] = 0
+    else:
+        half = 0.5 if mode == AVERAGE else 1
+        da[...], db[...] = dy * half, dy[:, ::-1] * half
+
+
+# ---------------------------------------------------------------------------------------
+# CPU
+# ---------------------------------------------------------------------------------------
+#
+# Steps are independent, and cut among threads.
+
+GRAIN = 1 << 15  # elements that make it worth waking a second thread
+ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
+
+
+@inner
+def _mask_rows(start, stop, worker, y, mask, x, value):
+    C = x.shape[1]
+    for r in range(start, stop):
+        count = 0
+        for c in range(C):
+            count += x[r, c] != value
+        mask[r] = count > 0
+        for c in range(C):
+            y[r, c] = x[r, c] if count else ZERO
+
+
+@cpu
+def masking_forward_cpu(y, mask, x, value):
+    R, C = x.shape
+    split(_mask_rows, R, max(1, GRAIN // C), (y, mask, x, np.float32(value)))
+
+
+@inner
+def _pass_rows(start, stop, worker, dx, dy, mask):
+    C = dx.shape[1]
+    for r in range(start, stop):
+        for c in range(C):
+            dx[r, c] = dy[r, c] if mask[r] else ZERO
+
+
+@cpu
+def masking_backward_input_cpu(dx, dy, mask):
+    R, C = dx.shape
+    split(_pass_rows, R, max(1, GRAIN // C), (dx, dy, mask))
+
+
+@inner
+def _merge_steps(start, stop, worker, y, a, b, mask, mode):
+    N, T, R, A = a.shape
+    B, E = b.shape[3], y.shape[3]
+    scale = HALF if mode == AVERAGE else ONE
+    for step in range(start, stop):
+        n, t = step // T, step % T
+        for r in range(R):
+            to, one, other = y[n, t, r], a[n, t, r], b[n, T - 1 - t, r]
+            if mask.size and mask[n, t] == 0:
+                for e in range(E):
+                    to[e] = ZERO
+            elif mode == CONCAT:
+                for e in range(A):
+                    to[e] = one[e]
+                for e in range(B):
+                    to[A + e] = other[e]
+            elif mode == MULTIPLY:
+                for e in range(A):
+                    to[e] = one[e] * other[e]
+            else:
+                for e in range(A):
+                    to[e] = (one[e] + other[e]) * scale
+
+
+@cpu
+def bidirectional_forward_cpu(y, a, b, mask, mode):
+    N, T, R, E = y.shape
+    split(_merge_steps, N * T, max(1, GRAIN // (R * E)), (y, a, b, mask, mode))
+
+
+@inner
+def _part_steps(start, stop, worker, da, db, dy, a, b, mask, mode):
+    N, T, R, A = a.shape
+    B = b.shape[3]
+    scale = HALF if mode == AVERAGE else ONE
+    for step in range(start, stop):
+        n, t = step // T, step % T
+        back = T - 1 - t
+        for r in range(R):
+            from_, one, other = dy[n, t, r], da[n, t, r], db[n, back, r]
+            if mask.size and mask[n, t] == 0:
+                for e in range(A):
+                    one[e] = ZERO
+                for e in range(B):
+                    other[e] = ZERO
+            elif mode == CONCAT:
+                for e in range(A):
+                    one[e] = from_[e]
+                for e in range(B):
+                    other[e] = from_[A + e]
+            elif mode == MULTIPLY:
+                for e in range(A):
+                    one[e] = from_[e] * b[n, back, r, e]
+                    other[e] = from_[e] * a[n, t, r, e]
+            else:
+                for e in range(A):
+                    one[e] = from_[e] * scale
+                    other[e] = from_[e] * scale
+
+
+@cpu
+def bidirectional_backward_input_cpu(da, db, dy, a, b, mask, mode):
+    N, T, R, E = dy.shape
+    split(_part_steps, N * T, max(1, GRAIN // (R * E)), (da, db, dy, a, b, mask, mode))
