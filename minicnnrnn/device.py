@@ -10,6 +10,8 @@ import numpy as np
 
 from minicnnrnn.kernels import (
     activation,
+    clip,
+    constraint,
     conv,
     dense,
     dropout,
@@ -19,6 +21,7 @@ from minicnnrnn.kernels import (
     lstm,
     merge,
     metric,
+    penalty,
     pool,
     simple_rnn,
     update,
@@ -29,6 +32,9 @@ NUMPY: dict[str, Any] = {
     "activation_backward": activation.activation_backward_numpy,
     "softmax_forward": activation.softmax_forward_numpy,
     "softmax_backward": activation.softmax_backward_numpy,
+    "clip_gradient": clip.clip_gradient_numpy,
+    "norm_constraint": constraint.norm_constraint_numpy,
+    "nonneg_constraint": constraint.nonneg_constraint_numpy,
     "conv_prepare": conv.conv_prepare_numpy,
     "conv_forward": conv.conv_forward_numpy,
     "conv_backward_input": conv.conv_backward_input_numpy,
@@ -72,6 +78,8 @@ NUMPY: dict[str, Any] = {
     "sparse_categorical_accuracy": metric.sparse_categorical_accuracy_numpy,
     "sparse_top_k": metric.sparse_top_k_numpy,
     "top_k": metric.top_k_numpy,
+    "penalty_forward": penalty.penalty_forward_numpy,
+    "penalty_backward": penalty.penalty_backward_numpy,
     "max_pool_forward": pool.max_pool_forward_numpy,
     "max_pool_backward_input": pool.max_pool_backward_input_numpy,
     "average_pool_forward": pool.average_pool_forward_numpy,
@@ -83,6 +91,7 @@ NUMPY: dict[str, Any] = {
     "simple_rnn_workspace": simple_rnn.simple_rnn_workspace_numpy,
     "sgd_update": update.sgd_update_numpy,
     "rmsprop_update": update.rmsprop_update_numpy,
+    "adagrad_update": update.adagrad_update_numpy,
     "adam_update": update.adam_update_numpy,
 }
 
@@ -91,6 +100,9 @@ CPU: dict[str, Any] = {
     "activation_backward": activation.activation_backward_cpu,
     "softmax_forward": activation.softmax_forward_cpu,
     "softmax_backward": activation.softmax_backward_cpu,
+    "clip_gradient": clip.clip_gradient_cpu,
+    "norm_constraint": constraint.norm_constraint_cpu,
+    "nonneg_constraint": constraint.nonneg_constraint_cpu,
     "conv_prepare": conv.conv_prepare_cpu,
     "conv_forward": conv.conv_forward_cpu,
     "conv_backward_input": conv.conv_backward_input_cpu,
@@ -134,6 +146,8 @@ CPU: dict[str, Any] = {
     "sparse_categorical_accuracy": metric.sparse_categorical_accuracy_cpu,
     "sparse_top_k": metric.sparse_top_k_cpu,
     "top_k": metric.top_k_cpu,
+    "penalty_forward": penalty.penalty_forward_cpu,
+    "penalty_backward": penalty.penalty_backward_cpu,
     "max_pool_forward": pool.max_pool_forward_cpu,
     "max_pool_backward_input": pool.max_pool_backward_input_cpu,
     "average_pool_forward": pool.average_pool_forward_cpu,
@@ -145,6 +159,7 @@ CPU: dict[str, Any] = {
     "simple_rnn_workspace": simple_rnn.simple_rnn_workspace_cpu,
     "sgd_update": update.sgd_update_cpu,
     "rmsprop_update": update.rmsprop_update_cpu,
+    "adagrad_update": update.adagrad_update_cpu,
     "adam_update": update.adam_update_cpu,
 }
 
