@@ -210,7 +210,7 @@ class Evaluation(Chain):
         kernels = self.kernels
         self.context.penalty[:] = 0
         y, mask = self.run_forward(x, None, training)
-        self.add_loss(self.context.parameters.penalty(self.weights))
+        self.context.parameters.add_penalties(self.context.penalty, self.weights)
         rows = y.reshape(-1, y.shape[-1])
         values = self.buffer("values", len(rows))
         gradient, loss, plain, weighted = self._targets.weights(

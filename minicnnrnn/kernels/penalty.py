@@ -13,18 +13,19 @@ L1, L2 = 0, 1  # columns of `rates`
 # ---------------------------------------------------------------------------------------
 
 
-def penalty_forward_numpy(totals, sums, w, segments, rates, times):
+def penalty_forward_numpy(total, sums, w, segments, rates, parts):
     """Add the L1 and L2 penalties of segments of a vector to a running total.
 
-    .. math:: totals_0 \\leftarrow totals_0
-              + t \\sum_s \\Bigl(\\lambda_{s1} \\sum_i |w_i| + \\lambda_{s2} \\sum_i w_i^2\\Bigr)
+    .. math:: total \\leftarrow total
+              + \\frac{1}{n} \\sum_s
+                \\Bigl(\\lambda_{s1} \\sum_i |w_i| + \\lambda_{s2} \\sum_i w_i^2\\Bigr)
 
     where the inner sums run over the elements of segment s.
 
     Parameters
     ----------
-    totals : float64 (2,), first element updated in place
-        The running total of the loss.
+    total : float64 (1,), updated in place
+        What is added to the loss of a batch.
     sums : float64 (PARTS, S), overwritten
         Scratch for partial sums.
     w : (P,)
@@ -33,8 +34,8 @@ def penalty_forward_numpy(totals, sums, w, segments, rates, times):
         Rows of (start, stop).
     rates : float64 (S, 2)
         Rows of (:math:`\\lambda_1`, :math:`\\lambda_2`).
-    times : int
-        t: a loss that is a sum over N samples counts the penalty of weights N times.
+    parts : int
+        n: 1 for weights; the number of samples for an output, whose penalty Keras divides by it.
 
     Notes
     -----
@@ -43,7 +44,7 @@ def penalty_forward_numpy(totals, sums, w, segments, rates, times):
     """
     for (start, stop), (l1, l2) in zip(segments, rates):
         x = w[start:stop].astype(np.float64)
-        totals[0] += times * (l1 * np.sum(np.abs(x)) + l2 * np.sum(x * x))
+        total[0] += (l1 * np.sum(np.abs(x)) + l2 * np.sum(x * x)) / parts
 
 
 def penalty_backward_numpy(g, w, segments, rates, parts):
@@ -55,9 +56,7 @@ def penalty_backward_numpy(g, w, segments, rates, parts):
     Parameters
     ----------
     g : (P,), updated in place within the segments
-    w, segments, rates : as in ``penalty_forward``
-    parts : int
-        n: 1 for weights; the number of samples for an output, whose penalty Keras divides by it.
+    w, segments, rates, parts : as in ``penalty_forward``
     """
     for (start, stop), (l1, l2) in zip(segments, rates):
         x = w[start:stop]
@@ -89,15 +88,15 @@ def _sum_pieces(start, stop, worker, sums, w, segments, rates):
 
 
 @cpu
-def penalty_forward_cpu(totals, sums, w, segments, rates, times):
+def penalty_forward_cpu(total, sums, w, segments, rates, parts):
     count = segments.shape[0]
     grain = 1 + PARTS * count * GRAIN * BLOCK // max(1, w.size)
     split(_sum_pieces, PARTS * count, grain, (sums, w, segments, rates))
-    total = np.float64(0)
+    penalty = np.float64(0)
     for piece in range(PARTS):
         for s in range(count):
-            total += sums[piece, s]
-    totals[0] += np.float64(times) * total
+            penalty += sums[piece, s]
+    total[0] += penalty / parts
 
 
 @inner

@@ -11,6 +11,7 @@ from minicnnrnn.arrays import as_array, copy_batch
 from minicnnrnn.device import Buffer, Device, get_device
 from minicnnrnn.layers.context import Context, unique_name
 from minicnnrnn.parameters import Weight
+from minicnnrnn.penalties import OutputPenalty
 from minicnnrnn.shapes import is_integer
 
 Shape = tuple[int | None, ...]
@@ -85,7 +86,7 @@ class Layer:
         self.input_shape: Shape | None = None
         self._weights: list[Weight] = []
         self.activity_regularizer = self.regularizer(activity_regularizer)
-        self._regularized: Any = None  # the output that the penalty is on
+        self._output_penalty: OutputPenalty | None = None
         self._trainable = bool(trainable)
         self.declared_shape = self._declared(input_shape, input_dim, batch_shape, batch_input_shape)
         self._buffers: dict[str, Buffer] = {}
@@ -99,7 +100,7 @@ class Layer:
             "owner": None,
             "_buffers": {},
             "_saved": None,
-            "_regularized": None,
+            "_output_penalty": None,
             "_prepared": (-1, -1),
         }
         return self.__dict__ | fresh
@@ -439,15 +440,17 @@ class Layer:
         """``forward``, and the penalty on what comes out: what containers call."""
         y, mask = self.forward(x, mask, training)
         if self.activity_regularizer is not None:
-            self._regularized = y
-            self.add_loss(self.activity_regularizer.value(y) / len(y))
+            assert self.context is not None
+            self._output_penalty = self._output_penalty or OutputPenalty(self.activity_regularizer)
+            self._output_penalty.add_value(self.device, self.context.penalty, y)
         return y, mask
 
     def run_backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """``backward``, with the gradient of the penalty on the output."""
-        if self.activity_regularizer is not None:
-            y, total = self._regularized, self.buffer("dy and penalty", *dy.shape)
-            total[...] = dy + self.activity_regularizer.gradient(y) / len(y)
+        if self._output_penalty is not None:
+            total = self.buffer("dy and penalty", *dy.shape)
+            total[...] = dy
+            self._output_penalty.add_gradient(total)
             dy = total
         return self.backward(dy, input_gradient)
 
