@@ -115,15 +115,15 @@ class Parameters:
     def segments(self, weights: Sequence[Weight], undecayed: frozenset[int] = frozenset()) -> Any:
         """(start, stop, decays) of those of the weights that an optimizer update visits.
 
-        They are all of a model, or those of a model that stands in another one. The ids of those
-        that do not decay may be given.
+        They are all of a model, or those of a model that stands in another one. The numbers of
+        those that do not decay may be given.
         """
 
         def make(trained: tuple[bool, ...]) -> Any:
             table = [
-                (start, start + weight.size, id(weight) not in undecayed)
-                for start, weight, chosen in zip(self.offsets, self.weights, trained, strict=True)
-                if chosen
+                (start, start + weight.size, number not in undecayed)
+                for number, (start, weight) in enumerate(zip(self.offsets, self.weights))
+                if trained[number]
             ]
             return np.array(table, np.int64).reshape(-1, 3)
 

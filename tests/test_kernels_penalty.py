@@ -44,7 +44,7 @@ def test_worked_example(device):
     segments, rates = np.array([[0, 3], [4, 5]]), np.array([[0.5, 2.0], [1.0, 0.0]])
     assert value(device, w, segments, rates, 2) == (0.5 * 4 + 2.0 * 10 + 2) / 2
     g = gradient(device, np.ones(5, np.float32), w, segments, rates, 2)
-    np.testing.assert_array_equal(g, [1 + 4.5 / 2, 1 - 12.5 / 2, 1, 1, 1.5])
+    np.testing.assert_array_equal(g, [1 + 4.5 / 2, 1 - 12.5 / 2, 1.25, 1, 1.5])
 
 
 @given(sizes, seeds, st.integers(1, 9))

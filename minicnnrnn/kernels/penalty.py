@@ -57,10 +57,14 @@ def penalty_backward_numpy(g, w, segments, rates, parts):
     ----------
     g : (P,), updated in place within the segments
     w, segments, rates, parts : as in ``penalty_forward``
+
+    Notes
+    -----
+    Of the subgradients of the absolute value at zero this takes 1, as JAX does.
     """
     for (start, stop), (l1, l2) in zip(segments, rates):
         x = w[start:stop]
-        g[start:stop] += (l1 * np.sign(x) + 2 * l2 * x) / parts
+        g[start:stop] += (l1 * np.where(x < 0, -1, 1) + 2 * l2 * x) / parts
 
 
 # ---------------------------------------------------------------------------------------
@@ -109,8 +113,7 @@ def _add_gradients(start, stop, worker, g, w, segments, rates, parts):
         gs, ws = g[a:b], w[a:b]  # views, so that the loop vectorises
         for i in range(gs.size):
             x = ws[i]
-            side = l1 if x > zero else (-l1 if x < zero else zero * x)  # a NaN stays
-            gs[i] += side + l2 * x
+            gs[i] += (-l1 if x < zero else l1) + l2 * x
 
 
 @cpu

@@ -197,7 +197,9 @@ class Optimizer:
             return
         self._weights = parameters.weights
         self._step[0] = 0
-        self._undecayed = frozenset(id(w) for w in parameters.weights if self._spared(w))
+        self._undecayed = frozenset(
+            number for number, weight in enumerate(parameters.weights) if self._spared(weight)
+        )
         device, self._slots = parameters.device, {}
         for name, first in self.slots().items():
             self._slots[name] = device.zeros((0 if first is None else parameters.size,))
