@@ -85,7 +85,11 @@ class Evaluation(Chain):
     @property
     def metrics_names(self) -> list[str]:
         """The key of the loss and those of the metrics."""
-        return ["loss", *(metric.name for metric in self._asked[0] + self._asked[1])]
+        return ["loss", *(metric.name for metric in self.compiled_metrics())]
+
+    def compiled_metrics(self) -> list[metrics.Metric]:
+        """The metrics that were asked for."""
+        return [*self._asked[0], *self._asked[1]]
 
     def _ready(self, source: data.Source, training: bool, verbose: int) -> None:
         """Build, allocate and settle loss and metrics, from a first look at the data."""
@@ -248,12 +252,12 @@ class Evaluation(Chain):
     def _measure(
         self, source: data.Source, steps: int | None, told: CallbackList
     ) -> dict[str, float]:
-        told.call("on_test_begin", None)
+        told.call("on_test_begin", {})
         listens = told.listens("on_test_batch_begin") or told.listens("on_test_batch_end")
         self._reset_totals()
         for step, batch in enumerate(source.epoch(None, steps)):
             if listens:
-                told.call("on_test_batch_begin", step, None)
+                told.call("on_test_batch_begin", step, {})
             self._test_step(batch)
             if listens:
                 told.call("on_test_batch_end", step, self.read_logs())
@@ -334,16 +338,16 @@ class Evaluation(Chain):
             self._fitting(source, source.peek())
             self.allocate()
             told = CallbackList(listed, self, {"steps": steps or source.batches, "verbose": 0})
-            told.call("on_predict_begin", None)
+            told.call("on_predict_begin", {})
             parts = list(self._predictions(source, steps, told))
-            told.call("on_predict_end", None)
+            told.call("on_predict_end", {})
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _predictions(
         self, source: data.Source, steps: int | None, told: CallbackList
     ) -> Iterator[Any]:
         for step, batch in enumerate(source.epoch(None, steps)):
-            told.call("on_predict_batch_begin", step, None)
+            told.call("on_predict_batch_begin", step, {})
             y = np.array(self.forward(self._load_input(batch), None, False)[0])
             told.call("on_predict_batch_end", step, {"outputs": y})
             yield y
