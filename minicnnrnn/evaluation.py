@@ -12,16 +12,18 @@ from minicnnrnn.arrays import copy_batch
 from minicnnrnn.callbacks import CallbackList
 from minicnnrnn.layers.container import Chain
 from minicnnrnn.layers.context import Context
+from minicnnrnn.saving.model import Saved
 from minicnnrnn.shapes import is_integer
 from minicnnrnn.targets import Targets, check_labels, check_weight, infer_loss
 
 
-class Evaluation(Chain):
+class Evaluation(Saved, Chain):
     """What makes layers a model that can be compiled, evaluated and asked."""
 
     optimizer: optimizers.Optimizer | None = None
     loss: losses.Loss | None = None
     _asked: tuple[list[metrics.Metric], list[metrics.Metric]] = ([], [])
+    _given: Any = None  # what `compile` was given for loss and metrics
     _resolved: list[tuple[metrics.Metric, bool]] | None = None  # (metric, by sample weight)
     _targets: Targets | None = None
     _totals: Any = None  # what loss and metrics have added up so far, each an array on the device
@@ -73,6 +75,7 @@ class Evaluation(Chain):
             raise ValueError(f"metrics: Expected different names. Received: {names}")
         self.optimizer, self.loss = chosen, chosen_loss
         self._asked = (plain, weighted)
+        self._given = {"loss": loss, "metrics": metrics, "weighted_metrics": weighted_metrics}
         self._resolved = None
 
     @staticmethod
@@ -152,13 +155,13 @@ class Evaluation(Chain):
         """Bad input on a first use leaves no trace: what it built or inferred is undone."""
         assert self.context is not None
         context, built = self.context, self.built
-        before = self.optimizer, self.loss, self._asked, self._resolved
+        before = self.optimizer, self.loss, self._asked, self._given, self._resolved
         fresh, step = self.unbuilt(), int(context.random_state[1])
         try:
             yield
         except (ValueError, TypeError):
             if int(context.random_state[1]) == step:
-                self.optimizer, self.loss, self._asked, self._resolved = before
+                self.optimizer, self.loss, self._asked, self._given, self._resolved = before
                 if not built:
                     self.forget(fresh)
             raise
@@ -171,7 +174,7 @@ class Evaluation(Chain):
             if verbose:
                 print(f"Not compiled, so: Adam, {loss}, {metric}.")
         else:
-            self.loss = losses.get(loss)
+            self.loss, self._given = losses.get(loss), self._given | {"loss": loss}
             if verbose:
                 print(f"Compiled without a loss, so: {loss}.")
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from minicnnrnn import constraints, initializers, regularizers
 from minicnnrnn.arrays import as_array, copy_batch
+from minicnnrnn.configuration import Recorded
 from minicnnrnn.device import Buffer, Device, get_device
 from minicnnrnn.layers.context import Context, unique_name
 from minicnnrnn.parameters import Weight
@@ -35,7 +36,7 @@ class WeightView:
         return None
 
 
-class Layer:
+class Layer(Recorded):
     """The base of all layers.
 
     A layer checks its arguments and shapes, owns weights and buffers, and calls the kernels of
@@ -331,6 +332,11 @@ class Layer:
     @property
     def weights(self) -> list[Weight]:
         """All weights, in Keras' order."""
+        return self._weights
+
+    @property
+    def own_weights(self) -> list[Weight]:
+        """The weights of the layer itself, without those of layers inside."""
         return self._weights
 
     @property

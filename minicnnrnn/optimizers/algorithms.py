@@ -166,6 +166,7 @@ class Adam(Optimizer):
     """
 
     kernel = "adam_update"
+    interleaved = 2
 
     def __init__(
         self,

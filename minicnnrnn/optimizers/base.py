@@ -54,6 +54,7 @@ class Optimizer:
     """
 
     kernel = ""
+    interleaved = 0  # slots that Keras keeps together, weight by weight
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Optimizer:
         self._rates: Any = None  # what the kernels read, on the device
         self._threshold: Any = None
         self._sums: Any = None
-        self._spared: Callable[[Weight], bool] = _never  # which weights do not decay
+        self.spares: Callable[[Weight], bool] = _never  # whether a weight does not decay
         self._undecayed: frozenset[int] = frozenset()
 
     def _refuse(self, options: Mapping[str, Any]) -> None:
@@ -189,7 +190,7 @@ class Optimizer:
         if not all(isinstance(weight, Weight) for weight in listed):
             raise TypeError(f"{self.name}: Expected weights of layers. Received: {var_list!r}")
         patterns = [re.compile(name) for name in var_names or ()]
-        self._spared = _Exclusion(listed, patterns)
+        self.spares = _Exclusion(listed, patterns)
 
     def prepare(self, parameters: Parameters) -> None:
         """Make the slots, unless they are those of these parameters."""
@@ -198,7 +199,7 @@ class Optimizer:
         self._weights = parameters.weights
         self._step[0] = 0
         self._undecayed = frozenset(
-            number for number, weight in enumerate(parameters.weights) if self._spared(weight)
+            number for number, weight in enumerate(parameters.weights) if self.spares(weight)
         )
         device, self._slots = parameters.device, {}
         for name, first in self.slots().items():
@@ -256,6 +257,39 @@ class Optimizer:
                 f"Received: {rate!r}"
             )
         return config | IDLE | {"learning_rate": rate}
+
+    def get_state(self, parameters: Parameters, weights: Sequence[Weight]) -> list[Any]:
+        """Number of steps, learning rate and slots, in Keras' order; copies."""
+        self.prepare(parameters)
+        rate = [] if callable(self._learning_rate) else [np.float32(self._learning_rate)]
+        state = [np.array(self._step[0]), *map(np.asarray, rate)]
+        return state + [np.array(view) for view in self._views(parameters, weights)]
+
+    def set_state(
+        self, parameters: Parameters, weights: Sequence[Weight], state: Sequence[Any]
+    ) -> None:
+        """Take over what ``get_state`` gave."""
+        self.prepare(parameters)
+        self._step[0], *rest = state
+        if not callable(self._learning_rate):
+            rate = rest.pop(0)
+            if np.float32(self._learning_rate) != rate:  # else it has more digits than the state
+                self.learning_rate = float(rate)
+        for view, array in zip(self._views(parameters, weights), rest, strict=True):
+            view[...] = array
+
+    def _views(self, parameters: Parameters, weights: Sequence[Weight]) -> list[Any]:
+        """The slots of the weights that are trained, one by one."""
+        wanted = {id(weight) for weight in weights if weight.trainable}
+        used = [slot for slot in self._slots.values() if slot.size]
+        together = used[: self.interleaved]
+        return [
+            slot[start : start + weight.size].reshape(weight.shape)
+            for group in (together, *([slot] for slot in used[self.interleaved :]))
+            for start, weight in zip(parameters.offsets, parameters.weights, strict=True)
+            if id(weight) in wanted
+            for slot in group
+        ]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

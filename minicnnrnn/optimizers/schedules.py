@@ -298,7 +298,10 @@ SCHEDULES: dict[str, Any] = {
 
 def serialize(schedule: LearningRateSchedule) -> dict[str, Any]:
     """Describe a schedule by a dict from which ``deserialize`` makes another one."""
-    return {"class_name": type(schedule).__name__, "config": schedule.get_config()}
+    from minicnnrnn.saving.objects import serialize as describe
+
+    described: dict[str, Any] = describe(schedule)
+    return described
 
 
 def deserialize(config: Any) -> LearningRateSchedule:
