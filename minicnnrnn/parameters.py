@@ -73,6 +73,7 @@ class Parameters:
         self.size = size
         self.values: Any = None
         self.gradients: Any = None
+        self._regularized = any(weight.regularizer is not None for weight in self.weights)
         self._tables: dict[Any, Any] = {}  # what depends on which weights are trained
         self.version = 0  # grows with every change: packed copies of weights compare it
 
@@ -131,11 +132,13 @@ class Parameters:
 
     def add_penalties(self, total: Any, weights: Sequence[Weight]) -> None:
         """Add to a total what the regularizers of those that are trained add to the loss."""
-        self._penalties(weights).add_value(total, self.values)
+        if self._regularized:
+            self._penalties(weights).add_value(total, self.values)
 
     def regularize(self, weights: Sequence[Weight]) -> None:
         """Add the gradients of these penalties to the gradients."""
-        self._penalties(weights).add_gradient(self.gradients, self.values)
+        if self._regularized:
+            self._penalties(weights).add_gradient(self.gradients, self.values)
 
     def _penalties(self, weights: Sequence[Weight]) -> Penalties:
         def make(trained: tuple[bool, ...]) -> Penalties:

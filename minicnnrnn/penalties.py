@@ -88,13 +88,16 @@ class OutputPenalty:
         self._made: tuple[Any, ...] = ()  # what the penalties were made for
         self._penalties: Any = None
 
-    def add_value(self, device: Device, total: Any, y: Any) -> None:
-        """Add the penalty on an output to a float64 total; the gradient will be taken there."""
+    def add_value(self, context: Any, y: Any) -> None:
+        """Add the penalty on an output to that of a model's context.
+
+        The gradient will be taken at the same output.
+        """
         self._y = y
-        if self._made != (device, y.shape):
-            self._made = device, y.shape
-            self._penalties = Penalties(device, [(0, y.shape, self.regularizer)])
-        self._penalties.add_value(total, y.reshape(-1), len(y))
+        if self._made != (context.device, y.shape):
+            self._made = context.device, y.shape
+            self._penalties = Penalties(context.device, [(0, y.shape, self.regularizer)])
+        self._penalties.add_value(context.penalty, y.reshape(-1), len(y))
 
     def add_gradient(self, dy: Any) -> None:
         """Add the gradient of the penalty to that of the loss."""

@@ -300,7 +300,7 @@ def test_terminate_on_nan(number, capsys):
     history = fit(model, spoiling, callbacks.TerminateOnNaN())
     assert len(history.epoch) == 1
     assert "Batch 1: Invalid loss, terminating training" in capsys.readouterr().out
-    model = compiled()
+    model = compiled(device="cpu")
     with pytest.raises(RuntimeError, match="at batch 1"):
         fit(model, spoiling, callbacks.TerminateOnNaN(raise_error=True))
 

@@ -119,8 +119,8 @@ BAD_LAYERS = {
     "activation": (lambda: layers.Conv2D(2, 3, activation="rleu", name="l"), "activation"),
     "initializer": (lambda: layers.Dense(2, kernel_initializer="he", name="l"), "layer 'l'"),
     "regularizer": (
-        lambda: layers.Dense(2, kernel_regularizer="l2", name="l"),
-        "kernel_regularizer",
+        lambda: layers.Dense(2, kernel_regularizer="l3", name="l"),
+        "regularizer",
     ),
     "units": (lambda: layers.Dense(-1, name="l"), "units"),
     "units bool": (lambda: layers.Dense(True, name="l"), "units"),

@@ -107,6 +107,21 @@ def test_training_goes_on_exactly(optimizer, tmp_path):
     same_weights(other, model)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_loss_that_was_inferred(compiled, tmp_path):
+    model = Sequential([layers.Dense(2)], device="numpy")
+    if compiled:
+        model.compile("sgd")
+    model.fit(X[:, 0], Y[:, 0], verbose=0)
+    model.save(tmp_path / "model.keras")
+    other = minicnnrnn.load_model(tmp_path / "model.keras", device="numpy")
+    assert other.metrics_names == model.metrics_names
+    assert other.evaluate(X[:, 0], Y[:, 0]) == model.evaluate(X[:, 0], Y[:, 0])
+    again = minicnnrnn.load_model(tmp_path / "model.keras", compile=False)
+    assert again.optimizer is None
+    same_weights(again, model)
+
+
 def test_exclusions_from_decay_are_kept(tmp_path):
     optimizer = optimizers.SGD(0.1, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_names=["bias"])

@@ -335,11 +335,6 @@ class Layer(Recorded):
         return self._weights
 
     @property
-    def own_weights(self) -> list[Weight]:
-        """The weights of the layer itself, without those of layers inside."""
-        return self._weights
-
-    @property
     def trainable(self) -> bool:
         """Whether an optimizer changes the weights; may be set at any time."""
         return self._trainable
@@ -446,9 +441,8 @@ class Layer(Recorded):
         """``forward``, and the penalty on what comes out: what containers call."""
         y, mask = self.forward(x, mask, training)
         if self.activity_regularizer is not None:
-            assert self.context is not None
             self._output_penalty = self._output_penalty or OutputPenalty(self.activity_regularizer)
-            self._output_penalty.add_value(self.device, self.context.penalty, y)
+            self._output_penalty.add_value(self.context, y)
         return y, mask
 
     def run_backward(self, dy: Any, input_gradient: bool = True) -> Any:

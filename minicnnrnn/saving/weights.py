@@ -51,8 +51,10 @@ def groups(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer, list[Weig
     path : str
         Where it is.
     """
+    inside = {id(weight) for child in layer.children for weight in child.weights}
+    own = [weight for weight in layer.weights if id(weight) not in inside]
     cell = any(kind.__name__ in CELLS for kind in type(layer).__mro__)
-    yield f"{path}cell/vars" if cell else f"{path}vars", layer, layer.own_weights
+    yield f"{path}cell/vars" if cell else f"{path}vars", layer, own
     named = {id(getattr(layer, name, None)): name for name in INSIDE}
     seen: Counter[str] = Counter()
     for child in layer.children:
