@@ -20,10 +20,12 @@ from minicnnrnn import (
     metrics,
     optimizers,
     regularizers,
+    saving,
     utils,
 )
 from minicnnrnn.device import get_device, set_device
 from minicnnrnn.layers import Input
+from minicnnrnn.saving import load_model
 from minicnnrnn.sequential import Sequential
 
 __version__ = "0.1.0"
@@ -37,10 +39,12 @@ __all__ = [
     "get_device",
     "initializers",
     "layers",
+    "load_model",
     "losses",
     "metrics",
     "optimizers",
     "regularizers",
+    "saving",
     "set_device",
     "utils",
 ]

@@ -4,11 +4,13 @@ A constraint is called with a weight and returns the one that takes its place. T
 NonNeg and the norms; they are called here for looking at what they do.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from minicnnrnn.configuration import Configured, find
+from minicnnrnn.device import Device
 
 EPSILON = 1e-7  # keeps the quotient of norms finite, as in Keras
 
@@ -134,6 +136,74 @@ def _axis(axis: Any) -> int | list[int] | None:
     if axis is not None and not (whole and listed):
         raise ValueError(f"axis: Expected an integer or a list of integers. Received: {axis!r}")
     return [int(a) for a in listed] if isinstance(axis, tuple | list) else axis
+
+
+class Projection:
+    """A constraint on weights of one shape, as a device carries it out.
+
+    Parameters
+    ----------
+    constraint : callable
+    shape : tuple of int
+
+    Raises
+    ------
+    ValueError
+        If the weight has no such axis.
+    """
+
+    def __init__(self, constraint: Any, shape: tuple[int, ...]) -> None:
+        self.constraint, self.shape = constraint, shape
+        self._norms: Any = None  # scratch, on the device
+        self._view: tuple[int, int, int] | None = None
+        call = type(constraint).__call__ if isinstance(constraint, Constraint) else None
+        self._cuts = call is NonNeg.__call__
+        if call is MinMaxNorm.__call__:
+            self._view = self._norm_view(constraint.axis)
+            self._rates = np.array(constraint.bounds, np.float64)
+
+    def _norm_view(self, axis: Any) -> tuple[int, int, int] | None:
+        """The axes (before, along, behind) the norm; ``None`` where these are not neighbours."""
+        rank = len(self.shape)
+        given = range(rank) if axis is None else axis if isinstance(axis, list) else [axis]
+        if any(not -rank <= a < rank for a in given):
+            raise ValueError(
+                f"{self.constraint!r}: Expected axes of a weight of shape {self.shape}. "
+                f"Received: {axis}"
+            )
+        axes = sorted({a % rank for a in given})
+        if not axes or axes != list(range(axes[0], axes[-1] + 1)):
+            return None
+        before, behind = self.shape[: axes[0]], self.shape[axes[-1] + 1 :]
+        along = self.shape[axes[0] : axes[-1] + 1]
+        return math.prod(before), math.prod(along), math.prod(behind)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: all but the scratch."""
+        return self.__dict__ | {"_norms": None}
+
+    def apply(self, device: Device, w: Any) -> None:
+        """Put the weight back where it is allowed to be.
+
+        Parameters
+        ----------
+        device : Device
+        w : device array of the shape, updated in place
+        """
+        if self._cuts:
+            device.kernels.nonneg_constraint(w.reshape(-1))
+        elif self._view is not None:
+            if self._norms is None:
+                self._norms = device.zeros((self._view[0], self._view[2]))
+            device.kernels.norm_constraint(w.reshape(self._view), self._norms, self._rates)
+        else:
+            result = np.asarray(self.constraint(w))
+            if result.shape != self.shape:
+                raise ValueError(
+                    f"{self.constraint!r}: Expected weights of shape {self.shape}. "
+                    f"Received: {result.shape}"
+                )
+            w[...] = result
 
 
 max_norm, non_neg, unit_norm, min_max_norm = MaxNorm, NonNeg, UnitNorm, MinMaxNorm

@@ -10,6 +10,8 @@ import numpy as np
 
 from minicnnrnn.kernels import (
     activation,
+    clip,
+    constraint,
     conv,
     conv_lstm,
     conv_transpose,
@@ -23,6 +25,7 @@ from minicnnrnn.kernels import (
     lstm,
     merge,
     metric,
+    penalty,
     pool,
     recurrent,
     relu,
@@ -37,6 +40,9 @@ from minicnnrnn.kernels import (
 NUMPY: dict[str, Any] = {
     "activation_forward": activation.activation_forward_numpy,
     "activation_backward": activation.activation_backward_numpy,
+    "clip_gradient": clip.clip_gradient_numpy,
+    "norm_constraint": constraint.norm_constraint_numpy,
+    "nonneg_constraint": constraint.nonneg_constraint_numpy,
     "conv_prepare": conv.conv_prepare_numpy,
     "conv_forward": conv.conv_forward_numpy,
     "conv_backward_input": conv.conv_backward_input_numpy,
@@ -96,6 +102,8 @@ NUMPY: dict[str, Any] = {
     "sparse_categorical_accuracy": metric.sparse_categorical_accuracy_numpy,
     "sparse_top_k": metric.sparse_top_k_numpy,
     "top_k": metric.top_k_numpy,
+    "penalty_forward": penalty.penalty_forward_numpy,
+    "penalty_backward": penalty.penalty_backward_numpy,
     "max_pool_forward": pool.max_pool_forward_numpy,
     "max_pool_backward_input": pool.max_pool_backward_input_numpy,
     "average_pool_forward": pool.average_pool_forward_numpy,
@@ -131,12 +139,16 @@ NUMPY: dict[str, Any] = {
     "log_softmax_backward": softmax.log_softmax_backward_numpy,
     "sgd_update": update.sgd_update_numpy,
     "rmsprop_update": update.rmsprop_update_numpy,
+    "adagrad_update": update.adagrad_update_numpy,
     "adam_update": update.adam_update_numpy,
 }
 
 CPU: dict[str, Any] = {
     "activation_forward": activation.activation_forward_cpu,
     "activation_backward": activation.activation_backward_cpu,
+    "clip_gradient": clip.clip_gradient_cpu,
+    "norm_constraint": constraint.norm_constraint_cpu,
+    "nonneg_constraint": constraint.nonneg_constraint_cpu,
     "conv_prepare": conv.conv_prepare_cpu,
     "conv_forward": conv.conv_forward_cpu,
     "conv_backward_input": conv.conv_backward_input_cpu,
@@ -196,6 +208,8 @@ CPU: dict[str, Any] = {
     "sparse_categorical_accuracy": metric.sparse_categorical_accuracy_cpu,
     "sparse_top_k": metric.sparse_top_k_cpu,
     "top_k": metric.top_k_cpu,
+    "penalty_forward": penalty.penalty_forward_cpu,
+    "penalty_backward": penalty.penalty_backward_cpu,
     "max_pool_forward": pool.max_pool_forward_cpu,
     "max_pool_backward_input": pool.max_pool_backward_input_cpu,
     "average_pool_forward": pool.average_pool_forward_cpu,
@@ -231,6 +245,7 @@ CPU: dict[str, Any] = {
     "log_softmax_backward": softmax.log_softmax_backward_cpu,
     "sgd_update": update.sgd_update_cpu,
     "rmsprop_update": update.rmsprop_update_cpu,
+    "adagrad_update": update.adagrad_update_cpu,
     "adam_update": update.adam_update_cpu,
 }
 

@@ -12,16 +12,18 @@ from minicnnrnn.arrays import copy_batch
 from minicnnrnn.callbacks import CallbackList
 from minicnnrnn.layers.container import Chain
 from minicnnrnn.layers.context import Context
+from minicnnrnn.saving.model import Saved
 from minicnnrnn.shapes import is_integer
 from minicnnrnn.targets import Targets, check_labels, check_weight, infer_loss
 
 
-class Evaluation(Chain):
+class Evaluation(Saved, Chain):
     """What makes layers a model that can be compiled, evaluated and asked."""
 
     optimizer: optimizers.Optimizer | None = None
     loss: losses.Loss | None = None
     _asked: tuple[list[metrics.Metric], list[metrics.Metric]] = ([], [])
+    _given: Any = None  # what `compile` was given for loss and metrics
     _resolved: list[tuple[metrics.Metric, bool]] | None = None  # (metric, by sample weight)
     _targets: Targets | None = None
     _totals: Any = None  # what loss and metrics have added up so far, each an array on the device
@@ -73,6 +75,7 @@ class Evaluation(Chain):
             raise ValueError(f"metrics: Expected different names. Received: {names}")
         self.optimizer, self.loss = chosen, chosen_loss
         self._asked = (plain, weighted)
+        self._given = {"loss": loss, "metrics": metrics, "weighted_metrics": weighted_metrics}
         self._resolved = None
 
     @staticmethod
@@ -85,7 +88,11 @@ class Evaluation(Chain):
     @property
     def metrics_names(self) -> list[str]:
         """The key of the loss and those of the metrics."""
-        return ["loss", *(metric.name for metric in self._asked[0] + self._asked[1])]
+        return ["loss", *(metric.name for metric in self.compiled_metrics())]
+
+    def compiled_metrics(self) -> list[metrics.Metric]:
+        """The metrics that were asked for."""
+        return [*self._asked[0], *self._asked[1]]
 
     def _ready(self, source: data.Source, training: bool, verbose: int) -> None:
         """Build, allocate and settle loss and metrics, from a first look at the data."""
@@ -148,13 +155,13 @@ class Evaluation(Chain):
         """Bad input on a first use leaves no trace: what it built or inferred is undone."""
         assert self.context is not None
         context, built = self.context, self.built
-        before = self.optimizer, self.loss, self._asked, self._resolved
+        before = self.optimizer, self.loss, self._asked, self._given, self._resolved
         fresh, step = self.unbuilt(), int(context.random_state[1])
         try:
             yield
         except (ValueError, TypeError):
             if int(context.random_state[1]) == step:
-                self.optimizer, self.loss, self._asked, self._resolved = before
+                self.optimizer, self.loss, self._asked, self._given, self._resolved = before
                 if not built:
                     self.forget(fresh)
             raise
@@ -167,7 +174,7 @@ class Evaluation(Chain):
             if verbose:
                 print(f"Not compiled, so: Adam, {loss}, {metric}.")
         else:
-            self.loss = losses.get(loss)
+            self.loss, self._given = losses.get(loss), self._given | {"loss": loss}
             if verbose:
                 print(f"Compiled without a loss, so: {loss}.")
 
@@ -210,7 +217,7 @@ class Evaluation(Chain):
         kernels = self.kernels
         self.context.penalty[:] = 0
         y, mask = self.run_forward(x, None, training)
-        self.add_loss(self.context.parameters.penalty(self.weights))
+        self.context.parameters.add_penalties(self.context.penalty, self.weights)
         rows = y.reshape(-1, y.shape[-1])
         values = self.buffer("values", len(rows))
         gradient, loss, plain, weighted = self._targets.weights(
@@ -248,12 +255,12 @@ class Evaluation(Chain):
     def _measure(
         self, source: data.Source, steps: int | None, told: CallbackList
     ) -> dict[str, float]:
-        told.call("on_test_begin", None)
+        told.call("on_test_begin", {})
         listens = told.listens("on_test_batch_begin") or told.listens("on_test_batch_end")
         self._reset_totals()
         for step, batch in enumerate(source.epoch(None, steps)):
             if listens:
-                told.call("on_test_batch_begin", step, None)
+                told.call("on_test_batch_begin", step, {})
             self._test_step(batch)
             if listens:
                 told.call("on_test_batch_end", step, self.read_logs())
@@ -334,16 +341,16 @@ class Evaluation(Chain):
             self._fitting(source, source.peek())
             self.allocate()
             told = CallbackList(listed, self, {"steps": steps or source.batches, "verbose": 0})
-            told.call("on_predict_begin", None)
+            told.call("on_predict_begin", {})
             parts = list(self._predictions(source, steps, told))
-            told.call("on_predict_end", None)
+            told.call("on_predict_end", {})
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _predictions(
         self, source: data.Source, steps: int | None, told: CallbackList
     ) -> Iterator[Any]:
         for step, batch in enumerate(source.epoch(None, steps)):
-            told.call("on_predict_batch_begin", step, None)
+            told.call("on_predict_batch_begin", step, {})
             y = np.array(self.forward(self._load_input(batch), None, False)[0])
             told.call("on_predict_batch_end", step, {"outputs": y})
             yield y

@@ -44,6 +44,19 @@ LAYERS = {
     "SpectralNormalization": "Use a kernel_constraint, such as constraints.MaxNorm",
     "UnitNormalization": "Use layers.LayerNormalization, or normalize before fit",
 }  # fmt: skip
+CALLBACKS = {
+    "BackupAndRestore": "Use ModelCheckpoint, then load_model and fit(initial_epoch=...)",
+    "ProgbarLogger": "Use fit(verbose=1)",
+    "SwapEMAWeights": "Keep an average in a Callback, by get_weights and set_weights",
+    **dict.fromkeys(("OrbaxCheckpoint",), "Use ModelCheckpoint"),
+    **dict.fromkeys(("RemoteMonitor", "TensorBoard"), "Use CSVLogger, or the History of fit"),
+}
+OPTIMIZERS = {
+    **dict.fromkeys(("Adadelta", "Adamax", "Ftrl", "Nadam"), "Use Adam, AdamW or RMSprop"),
+    **dict.fromkeys(("Adafactor", "Lamb", "Lion", "Muon", "ScheduleFreeAdamW"), "Use AdamW"),
+    "LossScaleOptimizer": "Nothing here is float16: use the optimizer itself",
+    "MultiOptimizer": "Use one optimizer",
+}
 MODELS = dict.fromkeys(("Functional", "Model"), FUNCTIONAL)
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from minicnnrnn.constraints import Projection
 from minicnnrnn.device import Device
+from minicnnrnn.penalties import Penalties
 
 ALIGNMENT = 64  # floats: a segment begins on a cache line of its own
 
@@ -37,6 +39,7 @@ class Weight:
     ) -> None:
         self.name, self.shape, self.initializer = name, shape, initializer
         self.regularizer, self.constraint, self.state = regularizer, constraint, state
+        self.projection = None if constraint is None else Projection(constraint, shape)
         self.trainable = not state
         self.value: Any = None  # views into the model's vectors, once these exist
         self.gradient: Any = None
@@ -70,13 +73,14 @@ class Parameters:
         self.size = size
         self.values: Any = None
         self.gradients: Any = None
-        self._segments: tuple[tuple[bool, ...], Any] | None = None
+        self._regularized = any(weight.regularizer is not None for weight in self.weights)
+        self._tables: dict[Any, Any] = {}  # what depends on which weights are trained
         self.version = 0  # grows with every change: packed copies of weights compare it
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: whether there are vectors. The weights bring their values along."""
         vectors = {"values": self.values is not None, "gradients": self.gradients is not None}
-        return self.__dict__ | vectors
+        return self.__dict__ | vectors | {"_tables": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"values": None, "gradients": None}
@@ -109,41 +113,62 @@ class Parameters:
         """Note that values were written, so that packed or transformed copies are made anew."""
         self.version += 1
 
-    def segments(self, weights: Sequence[Weight]) -> Any:
+    def segments(self, weights: Sequence[Weight], undecayed: frozenset[int] = frozenset()) -> Any:
         """(start, stop, decays) of those of the weights that an optimizer update visits.
 
-        They are all of a model, or those of a model that stands in another one.
+        They are all of a model, or those of a model that stands in another one. The numbers of
+        those that do not decay may be given.
         """
-        wanted = {id(weight) for weight in weights}
-        trained = tuple(weight.trainable and id(weight) in wanted for weight in self.weights)
-        if self._segments is None or self._segments[0] != trained:
-            table = [
-                (start, start + weight.size, 1)
-                for start, weight, chosen in zip(self.offsets, self.weights, trained, strict=True)
-                if chosen
-            ]
-            self._segments = (trained, np.array(table, np.int64).reshape(-1, 3))
-        return self._segments[1]
 
-    def penalty(self, weights: Sequence[Weight]) -> float:
-        """What the regularizers of those of the weights that are trained add to the loss."""
-        return sum(
-            float(weight.regularizer.value(weight.value))
-            for weight in weights
-            if weight.trainable and weight.regularizer is not None
-        )
+        def make(trained: tuple[bool, ...]) -> Any:
+            table = [
+                (start, start + weight.size, number not in undecayed)
+                for number, (start, weight) in enumerate(zip(self.offsets, self.weights))
+                if trained[number]
+            ]
+            return np.array(table, np.int64).reshape(-1, 3)
+
+        return self._table(("segments", undecayed), weights, make)
+
+    def add_penalties(self, total: Any, weights: Sequence[Weight]) -> None:
+        """Add to a total what the regularizers of those that are trained add to the loss."""
+        if self._regularized:
+            self._penalties(weights).add_value(total, self.values)
 
     def regularize(self, weights: Sequence[Weight]) -> None:
-        """Add the gradient of the penalty to the gradients."""
-        for weight in weights:
-            if weight.trainable and weight.regularizer is not None:
-                weight.gradient += weight.regularizer.gradient(weight.value)
+        """Add the gradients of these penalties to the gradients."""
+        if self._regularized:
+            self._penalties(weights).add_gradient(self.gradients, self.values)
+
+    def _penalties(self, weights: Sequence[Weight]) -> Penalties:
+        def make(trained: tuple[bool, ...]) -> Penalties:
+            entries = [
+                (start, weight.shape, weight.regularizer)
+                for start, weight, chosen in zip(self.offsets, self.weights, trained, strict=True)
+                if chosen and weight.regularizer is not None
+            ]
+            return Penalties(self.device, entries)
+
+        made: Penalties = self._table("penalties", weights, make)
+        return made
+
+    def _table(self, kind: Any, weights: Sequence[Weight], make: Callable[..., Any]) -> Any:
+        """The table of this kind for those of the weights that are trained, made once."""
+        wanted = {id(weight) for weight in weights}
+        trained = tuple(weight.trainable and id(weight) in wanted for weight in self.weights)
+        found = self._tables.get((kind, trained))
+        if found is None:
+            if len(self._tables) > 16:
+                self._tables.clear()
+            found = self._tables[kind, trained] = make(trained)
+        return found
 
     def constrain(self, weights: Sequence[Weight]) -> None:
         """Bring those of the weights that are trained back into what their constraints allow."""
         for weight in weights:
-            if weight.trainable and weight.constraint is not None:
-                weight.value[...] = weight.constraint(weight.value)
+            if weight.trainable and weight.projection is not None:
+                weight.projection.apply(self.device, weight.value)
+                self.changed()
 
     def _views(self, vector: Any) -> list[Any]:
         return [

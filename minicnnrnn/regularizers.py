@@ -74,8 +74,9 @@ class L1L2(Regularizer):
         return total + self.l2 * float(np.square(w).sum()) if self.l2 else total
 
     def gradient(self, w: Any) -> Any:
-        """``l1 * sign(w) + 2 * l2 * w``."""
-        return self.l1 * np.sign(w) + 2 * self.l2 * np.asarray(w)
+        """``l1 * sign(w) + 2 * l2 * w``, where the sign of zero is 1, as in Keras on JAX."""
+        w = np.asarray(w)
+        return self.l1 * np.where(w < 0, -1, 1) + 2 * self.l2 * w
 
 
 class L1(L1L2):

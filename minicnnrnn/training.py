@@ -1,6 +1,6 @@
 """Training: fit - the loop around forward, backward and update."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minicnnrnn import callbacks as callbacks_module
@@ -53,6 +53,14 @@ class Training(Evaluation):
         self.optimizer.update(parameters, weights)
         parameters.constrain(weights)
         self.context.random_state[1] += 1
+
+    def restore_weights(self, weights: Sequence[Any]) -> None:
+        """Bring back what ``get_weights`` gave, whatever its values."""
+        context = self.model_context()
+        with context.lock:
+            for weight, array in zip(self.weights, weights, strict=True):
+                weight.value[...] = array
+            context.parameters.changed()
 
     # --- fit -----------------------------------------------------------------------
 
@@ -150,10 +158,11 @@ class Training(Evaluation):
             shown: list[list[Callback]] = [[], [ProgressBar()], [EpochLines()]]
             told = CallbackList([*listed, *shown[level], history], self, params)
             self.history, self.stop_training = history, False
-            told.call("on_train_begin", None)
+            logs: dict[str, float] = {}
             try:
+                told.call("on_train_begin", {})
                 for epoch in range(initial_epoch, epochs):
-                    told.call("on_epoch_begin", epoch, None)
+                    told.call("on_epoch_begin", epoch, {})
                     logs = self._epoch(source, shuffle, steps_per_epoch, told)
                     if validation is not None and (epoch + 1) % validation_freq == 0:
                         measured = self._measure(validation, validation_steps, told)
@@ -161,8 +170,9 @@ class Training(Evaluation):
                     told.call("on_epoch_end", epoch, logs)
                     if self.stop_training:
                         break
+                told.call("on_train_end", logs)
             finally:
-                told.call("on_train_end", None)
+                told.close()
         return history
 
     def _epoch(
@@ -175,9 +185,9 @@ class Training(Evaluation):
             source.epoch(self.context.shuffle_rng if shuffle else None, steps)
         ):
             if begins:
-                told.call("on_train_batch_begin", step, None)
+                told.call("on_train_batch_begin", step, {})
             self._train_step(batch)
-            told.call("on_train_batch_end", step, self.read_logs() if ends else None)
+            told.call("on_train_batch_end", step, self.read_logs() if ends else {})
             if self.stop_training:
                 break
         return self.read_logs()

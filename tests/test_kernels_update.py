@@ -20,6 +20,7 @@ CASES = {
     "rmsprop momentum": ("rmsprop", (1, 1, 0), (0.9, 0.5, 1e-7), ()),
     "rmsprop centered": ("rmsprop", (1, 0, 1), (0.9, 0.0, 1e-3), ()),
     "rmsprop both": ("rmsprop", (1, 1, 1), (0.9, 0.5, 1e-3), ()),
+    "adagrad": ("adagrad", (1,), (1e-7,), ()),
     "adam": ("adam", (1, 1, 0), (0.9, 0.999, 1e-7), ()),
     "amsgrad": ("adam", (1, 1, 1), (0.9, 0.9, 1e-7), ()),
 }
@@ -63,6 +64,7 @@ class Optimizer:
         ("nesterov", 0.9 * -0.2 - 0.2, 0.9 * -0.2 - 0.2 + 0.9 * -0.38 - 0.2),
         ("rmsprop", -0.2 / 0.4**0.5, -0.2 / 0.4**0.5 - 0.2 / 0.76**0.5),
         ("rmsprop centered", -0.2 / 0.361**0.5, -0.2 / 0.361**0.5 - 0.2 / 0.6166**0.5),
+        ("adagrad", -0.2 / 4**0.5, -0.2 / 4**0.5 - 0.2 / 8**0.5),
         ("adam", -0.1, -0.2),
     ],
 )
@@ -137,7 +139,9 @@ def test_the_same_bits_on_one_thread_and_on_all(case):
         np.testing.assert_array_equal(one, many)
 
 
-@pytest.mark.parametrize("case", ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adam decay"])
+@pytest.mark.parametrize(
+    "case", ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adam decay"]
+)
 def test_torch_agrees(case):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
@@ -149,12 +153,13 @@ def test_torch_agrees(case):
         "momentum": lambda: torch.optim.SGD([w], 0.1, momentum=0.9),
         "nesterov": lambda: torch.optim.SGD([w], 0.1, momentum=0.9, nesterov=True),
         "rmsprop": lambda: torch.optim.RMSprop([w], 0.1, alpha=0.9, eps=0),
+        "adagrad": lambda: torch.optim.Adagrad([w], 0.1, eps=0),
         "adam": lambda: torch.optim.Adam([w], 0.1, eps=0),
         "adam decay": lambda: torch.optim.AdamW([w], 0.1, eps=0, weight_decay=0.01),
     }[case]()
     decay = 0.01 if case == "adam decay" else 0
     optimizer = Optimizer(case.removesuffix(" decay"), "cpu", start, decay=decay)
-    if case in ("rmsprop", "adam", "adam decay"):
+    if case in ("rmsprop", "adagrad", "adam", "adam decay"):
         optimizer.rates[-1] = 0
     for _ in range(5):
         g = normal(rng, 100)

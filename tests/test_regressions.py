@@ -164,8 +164,8 @@ def test_every_output_keeps_an_axis_behind_the_batch():
 
 
 def test_an_array_as_an_unsupported_argument_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"layer 'l': Expected kernel_regularizer"):
-        layers.Dense(2, kernel_regularizer=np.ones(2), name="l")
+    with pytest.raises(ValueError, match=r"layer 'l': Expected lora_rank"):
+        layers.Dense(2, lora_rank=np.ones(2), name="l")
 
 
 # --- devices, optimizers, states -------------------------------------------------------

@@ -12,6 +12,7 @@ from minicnnrnn.kernels.jit import cpu, inner, split
 # Entries of `rates`: the first two for every optimizer, the others for the one they name.
 LEARNING_RATE, WEIGHT_DECAY = 0, 1
 SGD_MOMENTUM = 2
+ADAGRAD_EPSILON = 2
 RMSPROP_RHO, RMSPROP_MOMENTUM, RMSPROP_EPSILON = 2, 3, 4
 ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON = 2, 3, 4
 
@@ -114,6 +115,34 @@ def rmsprop_update_numpy(w, square, velocity, mean, g, rates, step, segments):
         w[part] -= move
 
 
+def adagrad_update_numpy(w, square, g, rates, step, segments):
+    """Adagrad: a gradient measured by the size of all gradients so far.
+
+    .. math::
+        s &\\leftarrow s + g^2 \\\\
+        w &\\leftarrow w - \\lambda \\eta w - \\eta g / \\sqrt{s + \\epsilon}
+
+    Parameters
+    ----------
+    w, square : (P,), updated in place
+        Parameters and the sum of squared gradients, s.
+    rates : float64 (3,)
+        Learning rate, weight decay, :math:`\\epsilon`.
+    g, step, segments : as in ``sgd_update``
+
+    Notes
+    -----
+    Duchi, Hazan and Singer 2011, JMLR 12, figure 1, with the diagonal of the matrix; epsilon
+    stands under the root, as in Keras 3.
+    """
+    step[0] += 1
+    rate = float(rates[LEARNING_RATE])
+    for part, shrink in _trained(segments, rates):
+        square[part] += g[part] ** 2
+        w[part] -= w[part] * shrink
+        w[part] -= rate * g[part] / np.sqrt(square[part] + float(rates[ADAGRAD_EPSILON]))
+
+
 def adam_update_numpy(w, m, v, v_max, g, rates, step, segments):
     """Adam, and with weight decay AdamW.
 
@@ -166,7 +195,13 @@ GRAIN = 512  # blocks that make it worth waking a second thread
 
 
 @inner
-def _part(segments, s, start, stop):
+def blocks(size):
+    """Blocks of a vector of this size."""
+    return (size + BLOCK - 1) // BLOCK
+
+
+@inner
+def part(segments, s, start, stop):
     """The part of segment `s` that lies in the blocks from `start` up to `stop`."""
     first = max(segments[s, 0], start * BLOCK)
     return first, max(first, min(segments[s, 1], stop * BLOCK))
@@ -176,7 +211,7 @@ def _part(segments, s, start, stop):
 def _sgd_range(start, stop, worker, w, velocity, g, rates, segments, nesterov):
     rate, momentum = np.float32(rates[LEARNING_RATE]), np.float32(rates[SGD_MOMENTUM])
     for s in range(segments.shape[0]):
-        a, b = _part(segments, s, start, stop)
+        a, b = part(segments, s, start, stop)
         shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
         ws, vs, gs = w[a:b], velocity[a:b], g[a:b]  # views, so that the loop vectorises
         for i in range(ws.size):
@@ -192,7 +227,7 @@ def _sgd_range(start, stop, worker, w, velocity, g, rates, segments, nesterov):
 def sgd_update_cpu(w, velocity, g, rates, step, segments, nesterov):
     step[0] += 1
     arguments = (w, velocity, g, rates, segments, nesterov)
-    split(_sgd_range, (w.size + BLOCK - 1) // BLOCK, GRAIN, arguments)
+    split(_sgd_range, blocks(w.size), GRAIN, arguments)
 
 
 @inner
@@ -201,7 +236,7 @@ def _rmsprop_range(start, stop, worker, w, square, velocity, mean, g, rates, seg
     rho, epsilon = np.float32(rates[RMSPROP_RHO]), np.float32(rates[RMSPROP_EPSILON])
     rest = np.float32(1 - rates[RMSPROP_RHO])
     for s in range(segments.shape[0]):
-        a, b = _part(segments, s, start, stop)
+        a, b = part(segments, s, start, stop)
         shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
         ws, squares, vs, means, gs = w[a:b], square[a:b], velocity[a:b], mean[a:b], g[a:b]
         for i in range(ws.size):
@@ -222,7 +257,26 @@ def _rmsprop_range(start, stop, worker, w, square, velocity, mean, g, rates, seg
 def rmsprop_update_cpu(w, square, velocity, mean, g, rates, step, segments):
     step[0] += 1
     arguments = (w, square, velocity, mean, g, rates, segments)
-    split(_rmsprop_range, (w.size + BLOCK - 1) // BLOCK, GRAIN, arguments)
+    split(_rmsprop_range, blocks(w.size), GRAIN, arguments)
+
+
+@inner
+def _adagrad_range(start, stop, worker, w, square, g, rates, segments):
+    rate, epsilon = np.float32(rates[LEARNING_RATE]), np.float32(rates[ADAGRAD_EPSILON])
+    for s in range(segments.shape[0]):
+        a, b = part(segments, s, start, stop)
+        shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
+        ws, squares, gs = w[a:b], square[a:b], g[a:b]
+        for i in range(ws.size):
+            total = squares[i] + gs[i] * gs[i]
+            squares[i] = total
+            ws[i] = ws[i] - ws[i] * shrink - rate * gs[i] / np.sqrt(total + epsilon)
+
+
+@cpu
+def adagrad_update_cpu(w, square, g, rates, step, segments):
+    step[0] += 1
+    split(_adagrad_range, blocks(w.size), GRAIN, (w, square, g, rates, segments))
 
 
 @inner
@@ -230,7 +284,7 @@ def _adam_range(start, stop, worker, w, m, v, v_max, g, rates, segments, correct
     rate, epsilon = np.float32(corrected), np.float32(rates[ADAM_EPSILON])
     rest_1, rest_2 = np.float32(1 - rates[ADAM_BETA_1]), np.float32(1 - rates[ADAM_BETA_2])
     for s in range(segments.shape[0]):
-        a, b = _part(segments, s, start, stop)
+        a, b = part(segments, s, start, stop)
         shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
         ws, ms, vs, largest, gs = w[a:b], m[a:b], v[a:b], v_max[a:b], g[a:b]
         for i in range(ws.size):
@@ -252,4 +306,4 @@ def adam_update_cpu(w, m, v, v_max, g, rates, step, segments):
     corrected = rates[LEARNING_RATE] * np.sqrt(1 - rates[ADAM_BETA_2] ** t)
     corrected /= 1 - rates[ADAM_BETA_1] ** t
     arguments = (w, m, v, v_max, g, rates, segments, corrected)
-    split(_adam_range, (w.size + BLOCK - 1) // BLOCK, GRAIN, arguments)
+    split(_adam_range, blocks(w.size), GRAIN, arguments)

@@ -8,9 +8,11 @@ import numpy as np
 
 from minicnnrnn import constraints, initializers, regularizers
 from minicnnrnn.arrays import as_array, copy_batch
+from minicnnrnn.configuration import Recorded
 from minicnnrnn.device import Buffer, Device, get_device
 from minicnnrnn.layers.context import Context, unique_name
 from minicnnrnn.parameters import Weight
+from minicnnrnn.penalties import OutputPenalty
 from minicnnrnn.shapes import is_integer
 
 Shape = tuple[int | None, ...]
@@ -34,7 +36,7 @@ class WeightView:
         return None
 
 
-class Layer:
+class Layer(Recorded):
     """The base of all layers.
 
     A layer checks its arguments and shapes, owns weights and buffers, and calls the kernels of
@@ -85,7 +87,7 @@ class Layer:
         self.input_shape: Shape | None = None
         self._weights: list[Weight] = []
         self.activity_regularizer = self.regularizer(activity_regularizer)
-        self._regularized: Any = None  # the output that the penalty is on
+        self._output_penalty: OutputPenalty | None = None
         self._trainable = bool(trainable)
         self.declared_shape = self._declared(input_shape, input_dim, batch_shape, batch_input_shape)
         self._buffers: dict[str, Buffer] = {}
@@ -100,7 +102,7 @@ class Layer:
             "owner": None,
             "_buffers": {},
             "_saved": None,
-            "_regularized": None,
+            "_output_penalty": None,
             "_prepared": (-1, -1),
         }
         return self.__dict__ | fresh
@@ -440,15 +442,16 @@ class Layer:
         """``forward``, and the penalty on what comes out: what containers call."""
         y, mask = self.forward(x, mask, training)
         if self.activity_regularizer is not None:
-            self._regularized = y
-            self.add_loss(self.activity_regularizer.value(y) / len(y))
+            self._output_penalty = self._output_penalty or OutputPenalty(self.activity_regularizer)
+            self._output_penalty.add_value(self.context, y)
         return y, mask
 
     def run_backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """``backward``, with the gradient of the penalty on the output."""
-        if self.activity_regularizer is not None:
-            y, total = self._regularized, self.buffer("dy and penalty", *dy.shape)
-            total[...] = dy + self.activity_regularizer.gradient(y) / len(y)
+        if self._output_penalty is not None:
+            total = self.buffer("dy and penalty", *dy.shape)
+            total[...] = dy
+            self._output_penalty.add_gradient(total)
             dy = total
         return self.backward(dy, input_gradient)
 

@@ -1,12 +1,12 @@
-"""Callbacks: what is told of the course of training."""
+"""Callback: the hooks; and what always listens - the history, the progress bar."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from minicnnrnn.kernels.jit import compilation_listeners
 
-Logs = Mapping[str, float] | None
+Logs = dict[str, Any] | None
 
 
 class Callback:
@@ -18,7 +18,11 @@ class Callback:
         The model that is trained; set its ``stop_training`` to end after the current epoch.
     params : dict
         "epochs", "steps" (``None`` if unknown), "verbose".
+    needs_batches : bool
+        ``False`` says that the hooks of batches can do without numbers.
     """
+
+    needs_batches = True
 
     def __init__(self) -> None:
         self.model: Any = None
@@ -44,11 +48,19 @@ class Callback:
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """After an epoch and its validation; `logs` has loss and metrics, also ``val_...``."""
 
+    def on_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Before a train step: Keras' second name."""
+
+    def on_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """After a train step: Keras' second name."""
+
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Before a train step."""
+        self.on_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """After a train step; `logs` has the means over the epoch so far."""
+        self.on_batch_end(batch, logs)
 
     def on_test_begin(self, logs: Logs = None) -> None:
         """Before an evaluation or a validation."""
@@ -142,13 +154,10 @@ class ProgressBar(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Show the epoch's numbers, validation included, and close the bar."""
         self._bar.set_postfix_str(_numbers(logs))
-        self._close()
+        self.close()
 
-    def on_train_end(self, logs: Logs = None) -> None:
-        """Close a bar that an exception left open."""
-        self._close()
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close a bar that is left open."""
         if self._bar is not None:
             compilation_listeners.remove(self._on_compilation)
             self._bar.close()
@@ -189,18 +198,29 @@ class CallbackList:
     def __init__(self, callbacks: Sequence[Callback], model: Any, params: dict[str, Any]) -> None:
         self.callbacks = list(callbacks)
         for callback in self.callbacks:
-            callback.set_model(model)
             callback.set_params(params)
+            callback.set_model(model)
 
     def call(self, event: str, *arguments: Any) -> None:
-        """Call this hook of every callback."""
+        """Call this hook of every callback; they share the logs, which they may add to."""
         for callback in self.callbacks:
             getattr(callback, event)(*arguments)
 
     def listens(self, event: str) -> bool:
-        """Whether any callback but the progress bar has this hook of its own."""
+        """Whether any callback but the progress bar wants the numbers of this event."""
+        plain = {getattr(Callback, event), getattr(Callback, event.replace("_train_", "_"))}
         return any(
-            getattr(type(callback), event) is not getattr(Callback, event)
+            getattr(getattr(callback, name), "__func__", None) not in plain
             for callback in self.callbacks
-            if not isinstance(callback, ProgressBar)
+            if callback.needs_batches and not isinstance(callback, ProgressBar)
+            for name in (event, event.replace("_train_", "_"))
         )
+
+    def close(self) -> None:
+        """Close what callbacks hold open, also when training ends by an exception."""
+        for callback in self.callbacks:
+            getattr(callback, "close", _nothing)()
+
+
+def _nothing() -> None:
+    pass
