@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minicnnrnn import Sequential, layers
+from minicnnrnn import Sequential, applications, layers
 from minicnnrnn.layers import Conv1D, Conv2D, Conv3D, Dense, Flatten, Input, MaxPooling2D
 
 

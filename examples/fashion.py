@@ -12,10 +12,10 @@ import sys
 import time
 
 from minicnnrnn.applications import inception, resnet, vgg
-from minicnnrnn.optimizers.schedules import CosineDecay
 
 from minicnnrnn import Sequential, datasets, layers
 from minicnnrnn.optimizers import Adam
+from minicnnrnn.optimizers.schedules import CosineDecay
 
 SHAPE, CLASSES, BATCH = (28, 28, 1), 10, 64
 
