@@ -38,7 +38,7 @@ def threshold_counts_numpy(totals, y, t, weights, thresholds, column, choice, by
         The only output to count, or -1 for all.
     choice : int
         Which outputs count as they are: ``ALL``, ``LARGEST`` or a number k. The others, like NaN,
-        are above no threshold.
+        are above no threshold. Beside NaN none is largest.
     by_column : int
         1 to count each output apart (then g = c), 0 for all together.
 
@@ -143,7 +143,9 @@ def _is_chosen(row, c, choice):
         return True
     ahead = 0
     for i in range(row.size):
-        ahead += 1 if row[i] > v or (choice > 0 and row[i] == v and i < c) else 0
+        other = row[i]
+        before = (other == v and i < c) if choice > 0 else other != other
+        ahead += 1 if other > v or before else 0
     return ahead < choice if choice > 0 else ahead == 0 and abs(v) > TINY
 
 

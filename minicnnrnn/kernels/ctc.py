@@ -39,16 +39,16 @@ def _shifted(a, steps):
 
 
 def _alphas(logs, labels):
-    """Logarithm of the probability of the steps up to t and of being in state s then: (T, S)."""
+    """Logarithm of the probability of the first t steps and of being in state s: (T + 1, S)."""
     states, jump = _states(labels)
     alpha = np.full(len(states), FORBIDDEN)
     alpha[0] = 0
-    alphas = np.empty((len(logs), len(states)))
-    for t, row in enumerate(logs):
+    alphas = [alpha]
+    for row in logs:
         moved = np.logaddexp(alpha, _shifted(alpha, 1))
         alpha = np.logaddexp(moved, _shifted(alpha, 2) + jump) + row[states]
-        alphas[t] = alpha
-    return alphas
+        alphas.append(alpha)
+    return np.array(alphas)
 
 
 def _betas(logs, labels):
@@ -104,11 +104,7 @@ def ctc_forward_numpy(values, y, t, mask, ws):
     """
     for n in range(len(y)):
         logs, labels = _sample(y, t, mask, n)
-        if len(logs):
-            last = _alphas(logs, labels)[-1, -2:]
-        else:
-            last = np.array([0.0 if len(labels) == 0 else FORBIDDEN])
-        values[n] = -np.logaddexp.reduce(last)
+        values[n] = -np.logaddexp.reduce(_alphas(logs, labels)[-1, -2:])
 
 
 def ctc_backward_numpy(dy, y, t, weights, mask, ws):
@@ -124,9 +120,7 @@ def ctc_backward_numpy(dy, y, t, weights, mask, ws):
     dy[:] = 0
     for n in range(len(y)):
         logs, labels = _sample(y, t, mask, n)
-        if len(logs) == 0:
-            continue
-        occupancy = _alphas(logs, labels) + _betas(logs, labels)
+        occupancy = _alphas(logs, labels)[1:] + _betas(logs, labels)
         occupancy = np.exp(occupancy - np.logaddexp.reduce(occupancy, axis=1)[:, None])
         classes = _states(labels)[0][:, None] == np.arange(y.shape[2])
         gradient = weights[n] * (np.exp(logs) - occupancy @ classes)

@@ -129,11 +129,8 @@ def _gradients(start, stop, worker, dy, y, t, weights, power, factor, shift):
         for c in range(row.size):
             side = factor * target[c] + shift
             margin = ONE - side * row[c]
-            if power == 2:
-                slope = TWO * (ZERO if margin < ZERO else margin)
-            else:
-                slope = _step(margin)
-            out[c] = -scale * side * slope
+            missed = ZERO if margin < ZERO else margin
+            out[c] = -scale * side * (TWO * missed if power == 2 else _step(margin))
 
 
 @cpu
