@@ -89,6 +89,7 @@ def normalised(y):
 
 
 def log_softmax(y):
+    """The logarithms of each row's softmax."""
     with np.errstate(invalid="ignore"):  # inf - inf
         shifted = y - np.max(y, axis=1, keepdims=True)
     return shifted - np.log(np.sum(np.exp(shifted), axis=1, keepdims=True))
@@ -214,12 +215,14 @@ LOW, HIGH = np.float32(EPSILON), np.float32(1 - EPSILON)
 
 @inner
 def clip(p):
+    """A probability away from 0 and 1."""
     p = LOW if p < LOW else p  # a NaN compares false and stays
     return HIGH if p > HIGH else p
 
 
 @inner
 def was_clipped(p):
+    """Whether ``clip`` changes it."""
     return p < LOW or p > HIGH
 
 
@@ -280,6 +283,7 @@ def binary_crossentropy_backward_cpu(dy, y, t, weights, mode, smoothing):
 
 @inner
 def peak_of(x):
+    """The largest of a row."""
     largest = x[0]
     for c in range(x.size):
         largest = x[c] if x[c] > largest else largest

@@ -319,6 +319,9 @@ class Mean(KerasMetric):
     1.5
     """
 
+    def __init__(self, name: str | None = "mean", dtype: str | None = None) -> None:
+        super().__init__(name, dtype)
+
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         """Add values.
 
@@ -343,6 +346,9 @@ class Mean(KerasMetric):
 
 class Sum(Mean):
     """The weighted sum of values, for a training loop of your own: not for ``compile``."""
+
+    def __init__(self, name: str | None = "sum", dtype: str | None = None) -> None:
+        super().__init__(name, dtype)
 
     def compute(self, totals: Any) -> float:
         """The sum."""

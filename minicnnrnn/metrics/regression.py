@@ -105,8 +105,8 @@ class R2Score(ColumnMetric):
     Examples
     --------
     >>> from minicnnrnn import metrics
-    >>> metrics.R2Score()([[1.0], [4.0], [3.0]], [[2.0], [4.0], [4.0]])
-    0.5714285714285714
+    >>> round(metrics.R2Score()([[1.0], [4.0], [3.0]], [[2.0], [4.0], [4.0]]), 4)
+    0.5714
     """
 
     def __init__(
