@@ -15,8 +15,9 @@ EPSILON = 1e-7
 class AUC(ThresholdMetric):
     """The area under the ROC curve, or under that of precision over recall.
 
-    Counts are kept for each threshold, so the area is as exact as the thresholds are dense:
-    scikit-learn's, where no two outputs lie between the same two thresholds.
+    Counts are kept for each threshold, so the area is as exact as the thresholds are dense. Where
+    no two outputs lie between the same two thresholds, it is scikit-learn's ``roc_auc_score``;
+    that of "PR" with "majoring" is ``average_precision_score``.
 
     Parameters
     ----------
