@@ -118,11 +118,14 @@ class Evaluation(Saved, Chain):
         sizes = [2, *(metric.size for metric, _ in self._resolved)]
         if self._totals is None or [len(total) for total in self._totals] != sizes:
             self._totals = [self.device.zeros((size,), np.float64) for size in sizes]
-        if isinstance(source, data.ArraySource) and True in self._kinds():
+        if isinstance(source, data.ArraySource) and (True in self._kinds() or not self.loss.by_row):
             # Raise now what a later batch would raise; but not for NaN, which would take a pass.
             everything = source.gather(slice(0, source.samples))
-            ignore = getattr(self.loss, "ignore_class", None)
-            check_labels(everything.y, outputs[-1], ignore, everything.positions)
+            if self.loss.by_row:
+                ignore = getattr(self.loss, "ignore_class", None)
+                check_labels(everything.y, outputs[-1], ignore, everything.positions)
+            else:
+                self._targets.load_sequences(everything.y, outputs, everything.positions)
         if isinstance(source, data.ArraySource) and self.input_dtype != "float32":
             for start in range(0, source.samples, source.batch_size):
                 stop = min(start + source.batch_size, source.samples)
@@ -137,10 +140,9 @@ class Evaluation(Saved, Chain):
         return outputs
 
     def _resolve(self, outputs: int, labels: bool) -> None:
-        """Settle which accuracy is meant."""
+        """Settle which accuracy is meant, and how many totals metrics need."""
         plain, weighted = (
-            [m.resolve(outputs, labels) if isinstance(m, metrics.Accuracy) else m for m in group]
-            for group in self._asked
+            [metric.resolve(outputs, labels) for metric in group] for group in self._asked
         )
         self._resolved = [(m, False) for m in plain] + [(m, True) for m in weighted]
 
@@ -148,7 +150,17 @@ class Evaluation(Saved, Chain):
         """The kinds of targets that loss and metrics want: labels (True), numbers (False)."""
         assert self.loss
         assert self._resolved is not None
-        return {self.loss.sparse} | {metric.sparse for metric, _ in self._resolved}
+        rows = [metric for metric, _ in self._resolved if self.loss.by_row or not metric.shaped]
+        kinds = {metric.sparse for metric in rows}
+        return kinds | {self.loss.sparse} if self.loss.by_row else kinds
+
+    def _targets_for(self, metric: metrics.Metric) -> Any:
+        """The targets that a metric wants of those that are loaded."""
+        assert self.loss
+        assert self._targets
+        if metric.shaped and not self.loss.by_row:
+            return self._targets.sequences
+        return self._targets.labels if metric.sparse else self._targets.numbers
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -200,12 +212,15 @@ class Evaluation(Saved, Chain):
         assert self._targets
         assert self._resolved is not None
         outputs = self.output_shape_of(self._batch_shape(batch.x))
-        w = check_weight(batch.w, outputs, batch.positions)
+        weighed = outputs if self.loss.by_row else (outputs[0], 1)
+        w = check_weight(batch.w, weighed, batch.positions)
         wanted = self._kinds()
         ignore = getattr(self.loss, "ignore_class", None)
         self._targets.load(
             batch.y, outputs, True in wanted, False in wanted, ignore, batch.positions
         )
+        if not self.loss.by_row:
+            self._targets.load_sequences(batch.y, outputs, batch.positions)
         return self._load_input(batch), w
 
     def _forward_and_measure(self, x: Any, w: Any, training: bool) -> tuple[Any, Any, Any]:
@@ -219,19 +234,23 @@ class Evaluation(Saved, Chain):
         y, mask = self.run_forward(x, None, training)
         self.context.parameters.add_penalties(self.context.penalty, self.weights)
         rows = y.reshape(-1, y.shape[-1])
-        values = self.buffer("values", len(rows))
-        gradient, loss, plain, weighted = self._targets.weights(
-            w, mask, y.shape, getattr(self.loss, "ignore_class", None)
-        )
+        gradient, reported, plain, weighted = self._targets.weights(w, mask, y.shape, self.loss)
         t = self._targets.labels if self.loss.sparse else self._targets.numbers
-        t = self.loss.targets(t, self.buffer)
-        self.loss.value(kernels, values, rows, t)
-        kernels.weighted_sum(self._totals[0], values, loss)
+        t = t if self.loss.by_row else self._targets.sequences
+        t = self.loss.targets(kernels, t, y, mask, self.buffer)
+        values = self.buffer("values", len(reported))
+        self.loss.value(kernels, values, rows if self.loss.by_row else y, t)
+        kernels.weighted_sum(self._totals[0], values, reported)
         self._totals[0][0] += len(x) * self.context.penalty[0]
+        values = self.buffer("values", len(rows))
         for i, (metric, by_sample) in enumerate(self._resolved, 1):
-            target = self._targets.labels if metric.sparse else self._targets.numbers
-            weights = weighted if by_sample else plain
-            metric.update(kernels, self._totals[i], values, rows, target, weights)
+            target, weights = self._targets_for(metric), weighted if by_sample else plain
+            if metric.shaped:
+                whole = y.shape[:-1] if metric.sparse else y.shape
+                target = target.reshape(whole) if self.loss.by_row else target
+                metric.update(kernels, self._totals[i], values, y, target, weights)
+            else:
+                metric.update(kernels, self._totals[i], values, rows, target, weights)
         self._samples += len(x)
         return y, t, gradient
 
@@ -243,18 +262,18 @@ class Evaluation(Saved, Chain):
         for total in self._totals:
             total[:] = 0
 
-    def read_logs(self) -> dict[str, float]:
-        """Loss and metrics so far in this epoch or evaluation."""
+    def read_logs(self) -> dict[str, Any]:
+        """Loss and metrics so far in this epoch or evaluation; a metric of several is an array."""
         assert self._resolved is not None
         loss, *totals = (np.asarray(total) for total in self._totals)
         with np.errstate(invalid="ignore", divide="ignore"):
-            results = [loss[0] / self._samples]
+            results = [float(loss[0] / self._samples)]
             results += [m.result(t) for (m, _), t in zip(self._resolved, totals, strict=True)]
-        return {name: float(r) for name, r in zip(self.metrics_names, results, strict=True)}
+        return dict(zip(self.metrics_names, results, strict=True))
 
     def _measure(
         self, source: data.Source, steps: int | None, told: CallbackList
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         told.call("on_test_begin", {})
         listens = told.listens("on_test_batch_begin") or told.listens("on_test_batch_end")
         self._reset_totals()
@@ -383,7 +402,7 @@ class Evaluation(Saved, Chain):
         raise TypeError("Expected a Sequential. Received: a bare Evaluation.")
 
 
-def numbers(logs: dict[str, float], return_dict: bool) -> Any:
+def numbers(logs: dict[str, Any], return_dict: bool) -> Any:
     """Loss and metrics as Keras returns them: a dict, a list, or the loss alone."""
     if return_dict:
         return logs

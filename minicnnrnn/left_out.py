@@ -57,6 +57,18 @@ OPTIMIZERS = {
     "LossScaleOptimizer": "Nothing here is float16: use the optimizer itself",
     "MultiOptimizer": "Use one optimizer",
 }
+LOSS = "Write a Loss with a value and a gradient (see losses.Loss)"
+METRIC = "Give metrics a function f(y_true, y_pred) in NumPy"
+LOSSES = dict.fromkeys(
+    ("CategoricalGeneralizedCrossEntropy", "Circle", "Dice", "Tversky", "circle", "dice",
+     "categorical_generalized_cross_entropy", "tversky"),
+    LOSS,
+)  # fmt: skip
+METRICS = dict.fromkeys(
+    ("ConcordanceCorrelation", "PearsonCorrelation", "concordance_correlation",
+     "pearson_correlation"),
+    METRIC,
+)  # fmt: skip
 MODELS = dict.fromkeys(("Functional", "Model"), FUNCTIONAL)
 
 

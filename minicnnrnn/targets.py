@@ -1,11 +1,11 @@
 """Targets: what a batch's `y` and its weights become before a step may begin."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minicnnrnn.arrays import copy_batch
-from minicnnrnn.device import Buffer, Device
+from minicnnrnn.arrays import as_array, copy_batch
+from minicnnrnn.device import Buffer, Device, get_device
 
 
 def infer_loss(activation: str | None, y: Any, axes: int) -> tuple[str, str]:
@@ -55,7 +55,7 @@ def infer_loss(activation: str | None, y: Any, axes: int) -> tuple[str, str]:
 
 
 class Targets:
-    """The targets of a batch on the device, as labels and as numbers, and the rows' weights.
+    """The targets of a batch on the device, as labels, sequences of labels or numbers; weights.
 
     Parameters
     ----------
@@ -65,10 +65,12 @@ class Targets:
     def __init__(self, device: Device) -> None:
         self.device = device
         self._labels, self._numbers = Buffer(device, np.int32), Buffer(device)
+        self._sequences = Buffer(device, np.int32)
         self._weights = [Buffer(device) for _ in range(4)]
-        self._constant: tuple[int, int] | None = None
+        self._constant: Any = None
         self.labels: Any = None
         self.numbers: Any = None
+        self.sequences: Any = None
 
     def load(
         self,
@@ -104,6 +106,19 @@ class Targets:
             self.numbers = self._numbers(rows, C)
             copy_batch(self.numbers.reshape(outputs), y, positions, "y")
 
+    def load_sequences(self, y: Any, outputs: tuple[int, ...], positions: Any) -> None:
+        """Check `y` as sequences of labels, and copy it; parameters as in ``load``."""
+        if y is None:
+            raise ValueError("Expected targets y. Received: none.")
+        if len(outputs) != 3 or y.ndim != 2:
+            raise ValueError(
+                "Expected y to hold labels of shape (samples, most labels) for outputs of shape "
+                f"(samples, time steps, classes). Received: {y.shape} for {outputs}"
+            )
+        self.sequences = self._sequences(*y.shape)
+        copy_batch(self.sequences, y, positions, "y")
+        check_sequences(self.sequences, outputs[-1], positions)
+
     def _load_labels(
         self, y: Any, outputs: tuple[int, ...], C: int, ignore: int | None, positions: Any
     ) -> None:
@@ -131,32 +146,43 @@ class Targets:
         return y
 
     def weights(
-        self, w: Any, mask: Any, outputs: tuple[int, ...], ignore: int | None = None
+        self, w: Any, mask: Any, outputs: tuple[int, ...], loss: Any
     ) -> tuple[Any, Any, Any, Any]:
-        """Weights of the rows: for the gradient, the loss, plain and weighted metrics.
+        """Weights for the gradient, the reported loss, plain and weighted metrics.
 
-        The loss is the mean over all rows, or over those that the mask and the label that is
-        ignored leave; it counts for an epoch as often as the batch has samples. Plain metrics
-        know the mask alone.
+        One for each row; for a loss that is not by row, the first two are one for each sample.
+        The mean over rows is over those that the mask and the label that is ignored leave; the
+        reported loss counts for an epoch as often as the batch has samples. Plain metrics know
+        the mask alone.
         """
         N, rows = outputs[0], int(np.prod(outputs[:-1]))
-        gradient, loss, plain, weighted = (buffer(rows) for buffer in self._weights)
+        ignore = getattr(loss, "ignore_class", None)
+        counts = (rows if loss.by_row else N,) * 2 + (rows, rows)
+        arrays = tuple(buffer(n) for buffer, n in zip(self._weights, counts, strict=True))
+        gradient, reported, plain, weighted = arrays
         if w is None and mask is None and ignore is None:
-            if self._constant != (N, rows):
-                gradient[:], loss[:], plain[:], weighted[:] = 1 / rows, N / rows, 1, 1
-                self._constant = (N, rows)
-            return gradient, loss, plain, weighted
+            if self._constant != (N, rows, loss.by_row, loss.reduction):
+                scale = 1.0 if loss.reduction == "sum" else 1 / counts[0]
+                gradient[:], reported[:], plain[:], weighted[:] = scale, N * scale, 1, 1
+                self._constant = (N, rows, loss.by_row, loss.reduction)
+            return arrays
         self._constant = None
         shape = outputs[:-1]
         plain[:] = 1 if mask is None else np.broadcast_to(_lift(mask, shape), shape).ravel()
         weighted[:] = plain
         if w is not None:
             weighted *= np.broadcast_to(_lift(w, shape), shape).ravel()
-        counted = plain if ignore is None else plain * (self.labels != ignore)
-        valid = max(float(counted.sum()), 1.0)
-        gradient[:] = weighted * counted / np.float32(valid)
-        loss[:] = gradient * np.float32(N)
-        return gradient, loss, plain, weighted
+        if loss.by_row:
+            counted = plain if ignore is None else plain * (self.labels != ignore)
+            gradient[:] = weighted * counted
+        else:
+            counted = np.ones(N, np.float32)
+            gradient[:] = counted if w is None else w
+        if loss.reduction != "sum":
+            by_weight = loss.reduction == "mean_with_sample_weight"
+            gradient /= np.float32((gradient if by_weight else counted).sum() or 1.0)
+        reported[:] = gradient * np.float32(N)
+        return arrays
 
 
 def check_labels(labels: Any, C: int, ignore: int | None, positions: Any) -> None:
@@ -173,14 +199,28 @@ def check_labels(labels: Any, C: int, ignore: int | None, positions: Any) -> Non
             )
 
 
+def check_sequences(labels: Any, C: int, positions: Any) -> None:
+    """Raise if a label is none of 0 to C - 1, or one comes after a zero."""
+    check_labels(labels, C, None, positions)
+    late = (labels[:, 1:] != 0) & (labels[:, :-1] == 0)
+    if late.any():
+        first = int(np.argmax(late.any(axis=1)))
+        raise ValueError(
+            "Expected y to hold zeros, the blank, behind the last label alone. Received: "
+            f"{labels[first].tolist()}{_where(first, positions)}"
+        )
+
+
 def check_weight(w: Any, outputs: tuple[int, ...], positions: Any) -> Any:
-    """A batch's sample weights as float32, if they fit the output's leading axes."""
+    """A batch's sample weights as float32, if they fit the output's leading axes.
+
+    `outputs` is the output's shape, or (samples, 1) where there is one weight a sample.
+    """
     if w is None:
         return None
     if w.shape != outputs[: w.ndim] or w.ndim >= len(outputs):
-        raise ValueError(
-            f"Expected sample_weight of shape {outputs[:1]} or {outputs[:-1]}. Received: {w.shape}"
-        )
+        shapes = " or ".join(dict.fromkeys((str(outputs[:1]), str(outputs[:-1]))))
+        raise ValueError(f"Expected sample_weight of shape {shapes}. Received: {w.shape}")
     copy = np.empty(w.shape, np.float32)
     copy_batch(copy, w, positions, "sample_weight")
     return copy
@@ -195,3 +235,47 @@ def _where(index: int, positions: Any) -> str:
         return f" in sample {index} of the batch."
     at = positions.start + index if isinstance(positions, slice) else positions[index]
     return f" in sample {int(at)}."
+
+
+class Given(NamedTuple):
+    """What a loss or a metric works on without a model: see ``Targets``."""
+
+    y: Any
+    t: Any
+    weights: tuple[Any, Any, Any, Any]
+
+    @property
+    def rows(self) -> Any:
+        """The output, a row for each element of all axes but the last."""
+        return self.y.reshape(-1, self.y.shape[-1])
+
+    def buffer(self, name: str, *shape: int) -> Any:
+        """Scratch memory."""
+        return np.empty(shape, np.float32)
+
+
+def standalone(judge: Any, y_true: Any, y_pred: Any, w: Any) -> Given:
+    """Check and copy what a loss or a metric is called with.
+
+    Parameters
+    ----------
+    judge : Loss or Metric
+        Its attributes `sparse`, `by_row`, `reduction` and `ignore_class` decide.
+    y_true, y_pred : array-like
+        Vectors are rows of one output.
+    w : array-like or None
+        Sample weights.
+    """
+    y = np.ascontiguousarray(as_array(y_pred, "y_pred"), np.float32)
+    y = y[:, None] if y.ndim == 1 else y
+    t, loaded = as_array(y_true, "y_true"), Targets(get_device())
+    if judge.by_row:
+        ignore = getattr(judge, "ignore_class", None)
+        loaded.load(t, y.shape, judge.sparse, not judge.sparse, ignore, None)
+    else:
+        loaded.load_sequences(t, y.shape, None)
+    outputs = y.shape if judge.by_row else (len(y), 1)
+    w = None if w is None else check_weight(as_array(w, "sample_weight"), outputs, None)
+    weights = loaded.weights(w, None, y.shape, judge)
+    numbers = loaded.labels if judge.sparse else loaded.numbers
+    return Given(y, numbers if judge.by_row else loaded.sequences, weights)

@@ -28,7 +28,7 @@ class Training(Evaluation):
             and self.loss.fuses(activation.name)
         )
         dy = self.buffer("dy", *y.shape)
-        rows = (-1, y.shape[-1])
+        rows = (-1, y.shape[-1]) if self.loss.by_row else y.shape
         self.loss.gradient(self.kernels, dy.reshape(rows), y.reshape(rows), t, weights, fused)
         if activation is not None:
             activation.fused = fused
@@ -177,7 +177,7 @@ class Training(Evaluation):
 
     def _epoch(
         self, source: data.Source, shuffle: bool, steps: int | None, told: CallbackList
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         assert self.context is not None
         begins, ends = (told.listens(f"on_train_batch_{when}") for when in ("begin", "end"))
         self._reset_totals()

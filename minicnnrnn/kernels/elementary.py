@@ -26,18 +26,25 @@ always = cpu(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
 ZERO, HALF, ONE, TWO, THREE, TEN = constants(0, 0.5, 1, 2, 3, 10)
 # exp(x) = 2^n exp(r) with n the integer nearest to x / ln 2; n is exact in the last bits of
-# x / ln 2 + ROUND. ln 2 is split in two, so that n times its first part is exact. Polynomials
-# of exp and tanh: S. Moshier, Cephes, single precision.
+# x / ln 2 + ROUND. ln 2 is split in two, so that n times its first part is exact. Polynomial
+# of exp: S. Moshier, Cephes, single precision.
 LOWEST, HIGHEST, ROUND = constants(-87.5, 89, 1.5 * 2**23)
 LOG2_E, LN2_HIGH, LN2_LOW = constants(1.44269504088896341, 0.693359375, -2.12194440e-4)
 E2, E3, E4, E5, E6, E7 = constants(
     5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3,
     1.9875691500e-4,
 )  # fmt: skip
-TANH_BRANCH, T3, T5, T7, T9, T11 = constants(
-    0.625, -3.33332819422e-1, 1.33314422036e-1, -5.37397155531e-2, 2.06390887954e-2,
-    -5.70498872745e-3,
+# tanh(x) = x P(x^2) / Q(x^2), which is 1 from TANH_END on: the rational function of Eigen and of
+# XLA. A loss that clips its probabilities sees no slope where tanh has become 1, so models learn
+# as in Keras only if tanh rounds as there.
+TANH_END, TANH_SMALL = constants(7.99881172180175781, 0.0004)
+P0, P1, P2, P3, P4, P5, P6 = constants(
+    4.89352455891786e-3, 6.37261928875436e-4, 1.48572235717979e-5, 5.12229709037114e-8,
+    -8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-16,
 )  # fmt: skip
+Q0, Q1, Q2, Q3 = constants(
+    4.89352518554385e-3, 2.26843463243900e-3, 1.18534705686654e-4, 1.19825839466702e-6
+)
 # log(1 + e) = 2 atanh(s) with s = e / (2 + e) <= 1 / 3, by its series.
 L3, L5, L7, L9, L11, L13, L15 = constants(*(1 / k for k in range(3, 16, 2)))
 # (1 + 2 x) exp(x^2) erfc(x) as a polynomial in (x - 3) / (x + 3) for x in [0, 10], within 8e-8:
@@ -177,14 +184,15 @@ def sigmoid(x):
 
 @always
 def tanh(x):
-    """Within 2e-7 of tanh(x), relative to itself also near zero."""
-    z = x * x
-    near = x + x * z * ((((T11 * z + T9) * z + T7) * z + T5) * z + T3)
-    size = choose(x < ZERO, -x, x)
-    e = exp(-TWO * size)
-    far = (ONE - e) / (ONE + e)
-    far = choose(x < ZERO, -far, far)
-    return choose(size < TANH_BRANCH, near, far)
+    """Within 3e-7 of tanh(x), relative to itself."""
+    within = choose(x < -TANH_END, -TANH_END, x)  # a NaN compares false and stays
+    within = choose(x > TANH_END, TANH_END, within)
+    z = within * within
+    p = (((((P6 * z + P5) * z + P4) * z + P3) * z + P2) * z + P1) * z + P0
+    q = ((Q3 * z + Q2) * z + Q1) * z + Q0
+    y = choose(abs(x) < TANH_SMALL, x, within * p / q)
+    y = choose(x >= TANH_END, ONE, y)
+    return choose(x <= -TANH_END, -ONE, y)
 
 
 @inner

@@ -1,4 +1,8 @@
-"""Metrics: for every row, how right the output is, from 0 to 1."""
+"""Metrics: for every row, how right the output is; and the sums that batches add up to.
+
+What counts rows by thresholds or classes is in ``confusion.py``; many metrics are the values of
+a loss.
+"""
 
 import numpy as np
 
@@ -72,6 +76,39 @@ def sparse_top_k_numpy(values, y, t, k):
 def top_k_numpy(values, y, t, k):
     """As ``sparse_top_k``, where the label is the class of the largest target; `t` is (R, C)."""
     sparse_top_k_numpy(values, y, np.argmax(t, axis=1), k)
+
+
+def weighted_sum_numpy(totals, values, weights):
+    """Add a batch to the running totals of a loss or a metric.
+
+    .. math:: totals_0 \\leftarrow totals_0 + \\sum_r w_r v_r, \\qquad
+              totals_1 \\leftarrow totals_1 + \\sum_r w_r
+
+    Parameters
+    ----------
+    totals : float64 (2,), updated in place
+    values, weights : (R,)
+    """
+    weights = weights.astype(np.float64)
+    totals[0] += np.sum(weights * values)
+    totals[1] += np.sum(weights)
+
+
+def variance_sums_numpy(totals, y, t, weights):
+    """Add a batch to the sums from which the explained share of the variance follows.
+
+    Parameters
+    ----------
+    totals : float64 (4 C + 1,), updated in place
+        For each of C outputs the sums of w, of w t, of w t^2 and of w (t - y)^2; then the number
+        of rows whose weight is not 0.
+    y, t : (R, C)
+    weights : (R,)
+    """
+    y, t, w = (a.astype(np.float64) for a in (y, t, weights[:, None]))
+    terms = (w + 0 * t, w * t, w * t * t, w * (t - y) ** 2)
+    totals[:-1] += np.concatenate([np.sum(term, axis=0) for term in terms])
+    totals[-1] += np.sum(weights != 0)
 
 
 # ---------------------------------------------------------------------------------------
@@ -168,3 +205,30 @@ def _top_rows(start, stop, worker, values, y, t, k):
 @cpu
 def top_k_cpu(values, y, t, k):
     split(_top_rows, y.shape[0], _grain(y.shape[1]), (values, y, t, k))
+
+
+@cpu(fastmath=REASSOCIATE)
+def weighted_sum_cpu(totals, values, weights):
+    # Serial: a sum in one fixed order, of less than a nanosecond an element.
+    total, weight = np.float64(0), np.float64(0)
+    for r in range(values.size):
+        total += np.float64(values[r]) * np.float64(weights[r])
+        weight += np.float64(weights[r])
+    totals[0] += total
+    totals[1] += weight
+
+
+@cpu
+def variance_sums_cpu(totals, y, t, weights):
+    # Serial: sums in one fixed order.
+    C = y.shape[1]
+    for r in range(y.shape[0]):
+        weight = np.float64(weights[r])
+        for c in range(C):
+            target = np.float64(t[r, c])
+            error = target - np.float64(y[r, c])
+            totals[c] += weight
+            totals[C + c] += weight * target
+            totals[2 * C + c] += weight * target * target
+            totals[3 * C + c] += weight * error * error
+        totals[4 * C] += 1 if weights[r] != 0 else 0

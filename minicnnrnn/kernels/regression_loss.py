@@ -1,0 +1,222 @@
+"""Regression losses: a row's value is the mean of a function of outputs and targets.
+
+Every leading dimension is flattened into rows. A forward pass writes the value of each row; a
+backward pass writes `dy` for a total loss that is the sum of ``weights * values``, so sample
+weights, masks and the division by their number have one place: the vector `weights`. All files
+of losses keep to this.
+
+One kernel serves all of them, told by an integer code which function is meant.
+"""
+
+import numpy as np
+
+from minicnnrnn.kernels.elementary import exp, tanh
+from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
+from minicnnrnn.kernels.logarithm import log, log1p
+
+(SQUARED, ABSOLUTE, HUBER, PERCENTAGE, LOGARITHMIC, LOG_COSH, POISSON) = range(7)
+EPSILON = 1e-7  # Keras' epsilon()
+
+# ---------------------------------------------------------------------------------------
+# The mathematics
+# ---------------------------------------------------------------------------------------
+
+
+def regression_loss_forward_numpy(values, y, t, code, delta):
+    """Losses of real numbers.
+
+    .. math:: v_r = \\frac{1}{C} \\sum_c f(y_{rc}, t_{rc})
+
+    with the error :math:`e = y - t` and :math:`\\epsilon = 10^{-7}`:
+
+    ===============  =====================================================================
+    ``SQUARED``      :math:`e^2`
+    ``ABSOLUTE``     :math:`|e|`
+    ``HUBER``        :math:`e^2 / 2` up to :math:`|e| = \\delta`, then
+                     :math:`\\delta |e| - \\delta^2 / 2`; Huber 1964, "Robust Estimation of a
+                     Location Parameter"
+    ``PERCENTAGE``   :math:`100 |e| / \\max(|t|, \\epsilon)`
+    ``LOGARITHMIC``  :math:`(\\ln(1 + \\max(y, \\epsilon)) - \\ln(1 + \\max(t, \\epsilon)))^2`
+    ``LOG_COSH``     :math:`\\ln \\cosh e`
+    ``POISSON``      :math:`y - t \\ln(y + \\epsilon)`; NaN where :math:`y < -\\epsilon`
+    ===============  =====================================================================
+
+    Parameters
+    ----------
+    values : (R,), overwritten
+    y : (R, C)
+        What the model says.
+    t : (R, C)
+        What it should say: the target.
+    code : int
+        Which function.
+    delta : float
+        Of Huber's loss.
+
+    Notes
+    -----
+    Cost of every loss here: each array is read or written once.
+    """
+    e = y - t
+    if code == SQUARED:
+        terms = e * e
+    elif code == ABSOLUTE:
+        terms = np.abs(e)
+    elif code == HUBER:
+        terms = np.where(np.abs(e) <= delta, e * e / 2, delta * np.abs(e) - delta * delta / 2)
+    elif code == PERCENTAGE:
+        terms = 100 * np.abs(e) / np.maximum(np.abs(t), EPSILON)
+    elif code == LOGARITHMIC:
+        terms = _log_ratio(y, t) ** 2
+    elif code == LOG_COSH:
+        terms = np.abs(e) + np.log1p(np.exp(-2 * np.abs(e))) - np.log(y.dtype.type(2))
+    else:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            terms = y - t * np.log(y + y.dtype.type(EPSILON))
+    np.mean(terms, axis=1, out=values)
+
+
+def _log_ratio(y, t):
+    return np.log1p(np.maximum(y, EPSILON)) - np.log1p(np.maximum(t, EPSILON))
+
+
+def regression_loss_backward_numpy(dy, y, t, weights, code, delta):
+    """Gradient of ``sum(weights * values)``; `weights` is (R,), `dy` is (R, C), overwritten.
+
+    .. math:: dy_{rc} = \\frac{w_r}{C} \\, \\frac{\\partial f}{\\partial y}(y_{rc}, t_{rc})
+
+    The derivatives are, in the order of the table, :math:`2e`, sign e, e clipped to
+    :math:`\\pm\\delta`, :math:`100` sign :math:`e / \\max(|t|, \\epsilon)`,
+    :math:`2 (\\ln(1 + y) - \\ln(1 + t)) / (1 + y)` (0 where y was below epsilon),
+    :math:`\\tanh e`, and :math:`1 - t / (y + \\epsilon)`. The sign of zero is zero.
+    """
+    e = y - t
+    if code == SQUARED:
+        slope = 2 * e
+    elif code == ABSOLUTE:
+        slope = np.sign(e)
+    elif code == HUBER:
+        slope = np.clip(e, -delta, delta)
+    elif code == PERCENTAGE:
+        slope = 100 * np.sign(e) / np.maximum(np.abs(t), EPSILON)
+    elif code == LOGARITHMIC:
+        slope = np.where(y < EPSILON, 0, 2 * _log_ratio(y, t) / (1 + np.maximum(y, EPSILON)))
+    elif code == LOG_COSH:
+        slope = np.tanh(e)
+    else:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            slope = 1 - t / (y + y.dtype.type(EPSILON))
+    dy[:] = weights[:, None] * slope / y.shape[1]
+
+
+# ---------------------------------------------------------------------------------------
+# CPU
+# ---------------------------------------------------------------------------------------
+#
+# Rows are independent and are cut among threads. The sums within a row may be reassociated,
+# since a row is never cut. The code is asked once a row, so that each loop vectorises.
+
+ZERO, HALF, ONE, TWO, HUNDRED = (np.float32(x) for x in (0, 0.5, 1, 2, 100))
+LOW, LN2 = np.float32(EPSILON), np.float32(np.log(2))
+INFINITY, NAN = np.float32(np.inf), np.float32(np.nan)
+
+
+@inner
+def grain(columns):
+    """Rows that make it worth waking a second thread."""
+    return 1 + 8192 // columns
+
+
+@inner
+def _at_least_low(x):
+    return LOW if x < LOW else x  # a NaN compares false and stays
+
+
+@inner
+def _sign(e):
+    sign = ONE if e > ZERO else e  # zero and NaN stay
+    return -ONE if e < ZERO else sign
+
+
+@inner
+def _any_log(x):
+    """The logarithm of any number: minus infinity for zero, NaN below."""
+    beyond = -INFINITY if x == ZERO else NAN
+    return log(x) if x > ZERO else beyond
+
+
+@cpu(fastmath=REASSOCIATE)
+def _values(start, stop, worker, values, y, t, code, delta):
+    for r in range(start, stop):
+        row, target, total = y[r], t[r], ZERO
+        if code == SQUARED:
+            for c in range(row.size):
+                e = row[c] - target[c]
+                total += e * e
+        elif code == ABSOLUTE:
+            for c in range(row.size):
+                total += abs(row[c] - target[c])
+        elif code == HUBER:
+            for c in range(row.size):
+                e = abs(row[c] - target[c])
+                total += HALF * e * e if e <= delta else delta * e - HALF * delta * delta
+        elif code == PERCENTAGE:
+            for c in range(row.size):
+                total += HUNDRED * abs(row[c] - target[c]) / _at_least_low(abs(target[c]))
+        elif code == LOGARITHMIC:
+            for c in range(row.size):
+                e = log1p(_at_least_low(row[c])) - log1p(_at_least_low(target[c]))
+                total += e * e
+        elif code == LOG_COSH:
+            for c in range(row.size):
+                e = abs(row[c] - target[c])
+                total += e + (log1p(exp(-TWO * e)) - LN2)
+        else:
+            for c in range(row.size):
+                total += row[c] - target[c] * _any_log(row[c] + LOW)
+        values[r] = total / np.float32(row.size)
+
+
+@cpu
+def regression_loss_forward_cpu(values, y, t, code, delta):
+    arguments = (values, y, t, code, np.float32(delta))
+    split(_values, y.shape[0], grain(y.shape[1]), arguments)
+
+
+@inner
+def _gradients(start, stop, worker, dy, y, t, weights, code, delta):
+    for r in range(start, stop):
+        out, row, target = dy[r], y[r], t[r]
+        scale = weights[r] / np.float32(row.size)
+        if code == SQUARED:
+            for c in range(row.size):
+                out[c] = scale * (TWO * (row[c] - target[c]))
+        elif code == ABSOLUTE:
+            for c in range(row.size):
+                out[c] = scale * _sign(row[c] - target[c])
+        elif code == HUBER:
+            for c in range(row.size):
+                e = row[c] - target[c]
+                e = delta if e > delta else e
+                out[c] = scale * (-delta if e < -delta else e)
+        elif code == PERCENTAGE:
+            for c in range(row.size):
+                slope = HUNDRED * _sign(row[c] - target[c])
+                out[c] = scale * (slope / _at_least_low(abs(target[c])))
+        elif code == LOGARITHMIC:
+            for c in range(row.size):
+                v = _at_least_low(row[c])
+                slope = TWO * (log1p(v) - log1p(_at_least_low(target[c]))) / (ONE + v)
+                out[c] = scale * (ZERO if row[c] < LOW else slope)
+        elif code == LOG_COSH:
+            for c in range(row.size):
+                out[c] = scale * tanh(row[c] - target[c])
+        else:
+            for c in range(row.size):
+                out[c] = scale * (ONE - target[c] / (row[c] + LOW))
+
+
+@cpu
+def regression_loss_backward_cpu(dy, y, t, weights, code, delta):
+    arguments = (dy, y, t, weights, code, np.float32(delta))
+    split(_gradients, y.shape[0], grain(y.shape[1]), arguments)
