@@ -76,12 +76,13 @@ def _fingerprint() -> str:
     """A name for exactly this version of the kernels.
 
     Numba looks only at the file of the function itself, so an edited callee would leave a
-    stale caller behind. A directory named by all sources together cannot be stale.
+    stale caller behind. A directory named by all sources together cannot be stale, if it is also
+    named by what they take for constants.
     """
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    for fact in (numba.__version__, llvmlite.__version__, sys.version, SIMD):
+    for fact in (numba.__version__, llvmlite.__version__, sys.version, SIMD, str(MAX_WORKERS)):
         digest.update(fact.encode() + b"\0")
     return digest.hexdigest()[:16]
 
