@@ -41,6 +41,7 @@ from minicnnrnn.kernels import (
     simple_rnn,
     softmax,
     update,
+    winograd,
 )
 
 NUMPY: dict[str, Any] = {
@@ -162,6 +163,12 @@ NUMPY: dict[str, Any] = {
     "rmsprop_update": update.rmsprop_update_numpy,
     "adagrad_update": update.adagrad_update_numpy,
     "adam_update": update.adam_update_numpy,
+    "winograd_prepare": winograd.winograd_prepare_numpy,
+    "winograd_forward": winograd.winograd_forward_numpy,
+    "winograd_backward_input": winograd.winograd_backward_input_numpy,
+    "winograd_backward_weight": winograd.winograd_backward_weight_numpy,
+    "winograd_workspace": winograd.winograd_workspace_numpy,
+    "winograd_pays": winograd.winograd_pays_numpy,
 }
 
 CPU: dict[str, Any] = {
@@ -283,6 +290,12 @@ CPU: dict[str, Any] = {
     "rmsprop_update": update.rmsprop_update_cpu,
     "adagrad_update": update.adagrad_update_cpu,
     "adam_update": update.adam_update_cpu,
+    "winograd_prepare": winograd.winograd_prepare_cpu,
+    "winograd_forward": winograd.winograd_forward_cpu,
+    "winograd_backward_input": winograd.winograd_backward_input_cpu,
+    "winograd_backward_weight": winograd.winograd_backward_weight_cpu,
+    "winograd_workspace": winograd.winograd_workspace_cpu,
+    "winograd_pays": winograd.winograd_pays_cpu,
 }
 
 TABLES = {"numpy": NUMPY, "cpu": CPU}

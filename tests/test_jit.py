@@ -60,6 +60,18 @@ def test_an_edited_callee_takes_effect_at_the_next_run(tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+@needs_jit
+def test_kernels_compiled_for_fewer_threads_are_not_taken_for_more(tmp_path):
+    """The workspace has room for each thread, and was compiled with their number."""
+    cache = {"MINICNNRNN_CACHE_DIR": str(tmp_path)}
+    code = """if True:
+        from minicnnrnn.kernels.gemm import product_transposed_workspace
+        print(product_transposed_workspace())
+    """
+    one, two = (int(run(code, NUMBA_NUM_THREADS=count, **cache)) for count in ("1", "2"))
+    assert two == 2 * one
+
+
 COUNT = """
 from minicnnrnn.kernels import jit
 compiled = []

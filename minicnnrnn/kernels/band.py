@@ -7,7 +7,7 @@ padded copy of the whole image.
 import numpy as np
 
 from minicnnrnn.kernels.jit import inner
-from minicnnrnn.kernels.panel import PANEL, address, copy, fill, move_rows, panel_width
+from minicnnrnn.kernels.panel import PANEL, address, copy, fill, floats, move_rows, panel_width
 
 ZERO = np.float32(0)
 BAND_ROWS = 16  # output rows that a band serves at most
@@ -25,9 +25,11 @@ def band_rows(rows, stride, planes, taps_reach, width, C):
 @inner
 def copy_unless(target, t0, source, gate, s0, count):
     """Copy, but 0 where the gate is not above 0: the derivative of relu on the way."""
+    to, of = floats(address(target, t0)), floats(address(source, s0))
+    limits = floats(address(gate, s0))
     for i in range(count):
-        value = source[s0 + i]
-        target[t0 + i] = ZERO if gate[s0 + i] <= ZERO else value
+        value = of[i]
+        to[i] = ZERO if limits[i] <= ZERO else value
 
 
 @inner

@@ -293,9 +293,10 @@ def gemm_block(c, ldc, M, columns, a, am, ak, ao, b, ldb, br, K, R, bias, flags)
     if flags & ADD_BIAS and columns != width:
         bias_row = scratch + 4 * height * width
         _copy_columns(bias_row, width, bias, 0, 1, columns)
+    low, high = M // tiles, M % tiles
+    m = 0
     for tile in range(tiles):
-        m = M * tile // tiles
-        rows = M * (tile + 1) // tiles - m
+        rows = low + (1 if tile < high else 0)
         c_tile, a_tile = c + 4 * m * ldc, a + 4 * m * am
         if columns == width:
             _tile(rows, wide, (c_tile, ldc, a_tile, am, ak, ao, b, ldb, br, K, R, bias, flags))
@@ -306,6 +307,7 @@ def gemm_block(c, ldc, M, columns, a, am, ak, ao, b, ldb, br, K, R, bias, flags)
                 rows, wide, (scratch, width, a_tile, am, ak, ao, b, ldb, br, K, R, bias_row, flags)
             )
             _copy_columns(c_tile, ldc, scratch, width, rows, columns)
+        m += rows
 
 
 @inner

@@ -76,7 +76,8 @@ def _fingerprint() -> str:
     """A name for exactly this version of the kernels.
 
     Numba looks only at the file of the function itself, so an edited callee would leave a
-    stale caller behind. A directory named by all sources together cannot be stale.
+    stale caller behind. A directory named by all sources together cannot be stale, if it is also
+    named by what they take for constants.
     """
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):

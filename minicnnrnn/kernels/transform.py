@@ -1,0 +1,218 @@
+"""The transforms of Winograd's convolution: formulas over vectors of channels.
+
+Each is one formula over a line of values, applied to the columns of a tile and then to its rows.
+It is written once, for whatever can be added and multiplied: registers, or NumPy arrays.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH
+from minicnnrnn.kernels.panel import VECTOR, floats
+
+
+def pixel_line(d0, d1, d2, d3, d4, d5):
+    """Bᵀ: six pixels."""
+    even, odd = d4 - 4 * d2, d3 - 4 * d1
+    even2, odd2 = d4 - d2, 2 * (d3 - d1)
+    return (
+        4 * d0 - 5 * d2 + d4, even + odd, even - odd, even2 + odd2, even2 - odd2,
+        4 * d1 - 5 * d3 + d5,
+    )  # fmt: skip
+
+
+def filter_line(g0, g1, g2):
+    """G: three taps of a filter."""
+    even, odd = -1 / 6 * (g0 + g2), -1 / 6 * g1
+    even2, odd2 = 1 / 24 * g0 + 1 / 6 * g2, 1 / 12 * g1
+    return 1 / 4 * g0, even + odd, even - odd, even2 + odd2, even2 - odd2, g2
+
+
+def output_line(m0, m1, m2, m3, m4, m5):
+    """Aᵀ: six products, to four outputs."""
+    sum1, difference1, sum2, difference2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return (
+        m0 + sum1 + sum2, difference1 + 2 * difference2, sum1 + 4 * sum2,
+        difference1 + 8 * difference2 + m5,
+    )  # fmt: skip
+
+
+def gradient_line(d0, d1, d2, d3):
+    """A: four gradients of outputs."""
+    even, odd = d0 + d2, d1 + d3
+    even2, odd2 = d0 + 4 * d2, 2 * d1 + 8 * d3
+    return d0, even + odd, even - odd, even2 + odd2, even2 - odd2, d3
+
+
+def weight_line(m0, m1, m2, m3, m4, m5):
+    """Gᵀ: six products, to the gradients of three taps."""
+    sum1, difference1, sum2, difference2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return (
+        1 / 4 * m0 - 1 / 6 * sum1 + 1 / 24 * sum2, 1 / 12 * difference2 - 1 / 6 * difference1,
+        1 / 6 * (sum2 - sum1) + m5,
+    )  # fmt: skip
+
+
+class _Lanes:
+    """A multiple of a vector in a register, for formulas to compute with.
+
+    A product waits to be added, so that it is the formula, not the compiler, that says which
+    multiply-adds are one instruction: the same bits wherever a transform is compiled.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value, factor: float = 1) -> None:
+        self.builder, self.value, self.factor = builder, value, factor
+
+    def __rmul__(self, number: float) -> "_Lanes":
+        return _Lanes(self.builder, self.value, number * self.factor)
+
+    def __add__(self, other: "_Lanes") -> "_Lanes":
+        if other.factor == 1:
+            self, other = other, self
+        if other.factor == 1:
+            total = self.builder.fadd(other.value, self.value)
+        else:
+            kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
+            name = f"llvm.fmuladd.v{VECTOR_WIDTH}f32"
+            multiply_add = cgutils.get_or_insert_function(self.builder.module, kind, name)
+            arguments = [other.value, other.constant(), self.whole()]
+            total = self.builder.call(multiply_add, arguments)
+        return _Lanes(self.builder, total)
+
+    def __sub__(self, other: "_Lanes") -> "_Lanes":
+        if other.factor != 1:
+            return self + -1 * other
+        return _Lanes(self.builder, self.builder.fsub(self.whole(), other.value))
+
+    def constant(self) -> ir.Value:
+        return ir.Constant(VECTOR, [float(np.float32(self.factor))] * VECTOR_WIDTH)
+
+    def whole(self) -> ir.Value:
+        """The vector itself."""
+        if self.factor == 1:
+            return self.value
+        return self.builder.fmul(self.value, self.constant())
+
+
+def _on_both(line, size, load, store):
+    """Transform one tile of `size` x `size` values: its columns, then its rows."""
+    columns = [line(*[load(i, j) for i in range(size)]) for j in range(size)]
+    for i in range(len(columns[0])):
+        for j, value in enumerate(line(*[column[i] for column in columns])):
+            store(i, j, value)
+
+
+def _transformer(line, size, window=None):
+    """A function that transforms one vector of channels of one tile.
+
+    Its arguments, as one tuple: the address of the target, the distances in floats of its rows
+    and of its columns, and the same of the source. With the `window` on the side of the image,
+    "source" or "target", also: the first row of the tile that lies in the image and the one
+    behind the last, the same of the columns; the address of a vector that stands for all pixels
+    outside; and for a source the address of its gate or 0, for a target 1 for a relu.
+    """
+    if not JIT:
+        return functools.partial(_twin, line, size, window)
+
+    @intrinsic
+    def transform(typingctx, arguments):
+        def codegen(context, builder, signature, values):
+            members = [builder.extract_value(values[0], i) for i in range(len(arguments))]
+            emitter = _TransformEmitter(builder, window, members)
+            if window == "source":
+                gated = builder.icmp_signed("!=", emitter.option, INT(0))
+                with builder.if_else(gated) as (then, otherwise):
+                    with then:
+                        _on_both(line, size, emitter.load_gated, emitter.store)
+                    with otherwise:
+                        _on_both(line, size, emitter.load, emitter.store)
+            else:
+                _on_both(line, size, emitter.load, emitter.store)
+            return context.get_dummy_value()
+
+        return types.void(arguments), codegen
+
+    return transform
+
+
+class _TransformEmitter:
+    """Emits the loads and stores of a transform as LLVM instructions."""
+
+    def __init__(self, builder: ir.IRBuilder, window: str | None, arguments: list[ir.Value]):
+        self.builder, self.window = builder, window
+        self.target, self.source = arguments[:3], arguments[3:6]
+        if window:
+            *self.inside, self.aside, self.option = arguments[6:]
+
+    def pointer(self, place: list[ir.Value], i: int, j: int, windowed: bool) -> ir.Value:
+        """The address of the vector in row i and column j, or the one aside."""
+        builder = self.builder
+        base, down, right = place
+        index = builder.add(builder.mul(down, INT(i)), builder.mul(right, INT(j)))
+        address = builder.add(base, builder.mul(index, INT(4)))
+        if windowed:
+            top, bottom, left, end = self.inside
+            limits = [("<=", top, i), (">", bottom, i), ("<=", left, j), (">", end, j)]
+            checks = [builder.icmp_signed(order, limit, INT(n)) for order, limit, n in limits]
+            exists = functools.reduce(builder.and_, checks)
+            address = builder.select(exists, address, self.aside)
+        return builder.inttoptr(address, VECTOR.as_pointer())
+
+    def constant(self, number: float) -> ir.Value:
+        return ir.Constant(VECTOR, [number] * VECTOR_WIDTH)
+
+    def load(self, i: int, j: int) -> _Lanes:
+        pointer = self.pointer(self.source, i, j, self.window == "source")
+        return _Lanes(self.builder, self.builder.load(pointer, align=4))
+
+    def load_gated(self, i: int, j: int) -> _Lanes:
+        builder, gate = self.builder, [self.option, *self.source[1:]]
+        limit = builder.load(self.pointer(gate, i, j, True), align=4)
+        closed = builder.fcmp_ordered("<=", limit, self.constant(0.0))
+        value = self.load(i, j).value
+        return _Lanes(builder, builder.select(closed, self.constant(0.0), value))
+
+    def store(self, i: int, j: int, lanes: _Lanes) -> None:
+        builder, value, windowed = self.builder, lanes.whole(), self.window == "target"
+        if windowed:  # a NaN compares false and so stays
+            relu = builder.icmp_signed("!=", self.option, INT(0))
+            floor = builder.select(relu, self.constant(0.0), self.constant(float("-inf")))
+            value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
+        builder.store(value, self.pointer(self.target, i, j, windowed), align=4)
+
+
+def _twin(line: Any, size: int, window: str | None, arguments: tuple[int, ...]) -> None:
+    """The plain Python twin of every transform."""
+    to, down, right, source, step_down, step_right, *rest = arguments
+    top, bottom, left, end, aside, option = rest or (0, 6, 0, 6, 0, 0)
+
+    def vector(base: int, place: int, i: int, j: int, windowed: bool) -> Any:
+        exists = not windowed or (top <= i < bottom and left <= j < end)
+        return floats(base + 4 * place if exists else aside)[:VECTOR_WIDTH]
+
+    def load(i: int, j: int) -> Any:
+        place, windowed = i * step_down + j * step_right, window == "source"
+        value = vector(source, place, i, j, windowed).copy()
+        if windowed and option:
+            value[vector(option, place, i, j, True) <= 0] = 0
+        return value
+
+    def store(i: int, j: int, value: Any) -> None:
+        windowed = window == "target"
+        value = np.where(value < 0, 0, value) if windowed and option else value
+        vector(to, i * down + j * right, i, j, windowed)[:] = value
+
+    _on_both(line, size, load, store)
+
+
+transform_pixels = _transformer(pixel_line, 6, "source")
+transform_filter = _transformer(filter_line, 3)
+transform_output = _transformer(output_line, 6, "target")
+transform_gradient = _transformer(gradient_line, 4, "source")
+transform_weight = _transformer(weight_line, 6)

@@ -1,0 +1,265 @@
+"""Winograd's convolution: the direct one, within a bound that follows from its own matrices."""
+
+from unittest import mock
+
+import numba
+import numpy as np
+import pytest
+from checks import EPSILON, assert_within, check_gradient, integer_valued, kernel, nans, normal
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from strategies import seeds
+
+from minicnnrnn.kernels import transform, winograd
+
+DEVICES = ["numpy", "cpu"]
+NO_RELU = np.zeros((0,) * 5, np.float32)
+ONES = (1,) * 6  # strides and dilation
+
+
+def shape(N=1, D=1, H=6, W=6, C=1, F=1, PH=0, PW=0):
+    """The integers of a convolution."""
+    return {"N": N, "D": D, "H": H, "W": W, "C": C, "F": F, "PH": PH, "PW": PW}
+
+
+@st.composite
+def shapes(draw, longest=11, channels=20):
+    """Images from one pixel on, odd as often as not; any padding that leaves an output."""
+    PH, PW = draw(st.integers(0, 2)), draw(st.integers(0, 2))
+    H, W = (draw(st.integers(max(1, 3 - 2 * P), longest)) for P in (PH, PW))
+    C, F = draw(st.integers(1, channels)), draw(st.integers(1, channels))
+    return shape(draw(st.integers(1, 3)), draw(st.integers(1, 2)), H, W, C, F, PH, PW)
+
+
+class Convolution:
+    """The passes of one convolution, by Winograd's kernels or by the direct ones."""
+
+    def __init__(self, g, device, name="winograd"):
+        self.device, self.name, self.g = device, name, g
+        self.x_shape = (g["N"], g["D"], g["H"], g["W"], g["C"])
+        H, W = g["H"] + 2 * g["PH"] - 2, g["W"] + 2 * g["PW"] - 2
+        self.y_shape = (g["N"], g["D"], H, W, g["F"])
+        self.w_shape = (1, 3, 3, g["C"], g["F"])
+        self.integers = (*ONES, 0, g["PH"], g["PW"], 1)
+        self.ws = nans(self.call("workspace", *self.x_shape, *self.y_shape[1:], 1, 3, 3, *ONES, 1))
+
+    def call(self, name, *arguments):
+        return kernel(self.name, f"{self.name}_{name}", self.device)(*arguments)
+
+    def forward(self, x, w, b, relu=0):
+        y = nans(*self.y_shape, dtype=x.dtype)
+        self.call("prepare", w, 1, self.ws)
+        self.call("forward", y, x, w, b, *self.integers, relu, self.ws)
+        return y
+
+    def backward_input(self, dy, w, y=NO_RELU):
+        dx = nans(*self.x_shape, dtype=dy.dtype)
+        self.call("backward_input", dx, dy, y, w, *self.integers, self.ws)
+        return dx
+
+    def backward_weight(self, x, dy, bias=True, y=NO_RELU):
+        dw = nans(*self.w_shape, dtype=x.dtype)
+        db = nans(self.g["F"] if bias else 0, dtype=x.dtype)
+        self.call("backward_weight", dw, db, x, dy, y, *self.integers, self.ws)
+        return dw, db
+
+    def all(self, x, w, b, dy, y=NO_RELU, relu=0):
+        """y, dx, dw, db."""
+        return [
+            self.forward(x, w, b, relu),
+            self.backward_input(dy, w, y),
+            *self.backward_weight(x, dy, b.size > 0, y),
+        ]
+
+    def arrays(self, make, rng, bias=True, **kwargs):
+        """x, w, b, dy."""
+        sizes = self.x_shape, self.w_shape, (self.g["F"] if bias else 0,), self.y_shape
+        return [make(rng, *size, **kwargs) for size in sizes]
+
+
+def absolute_matrices():
+    """The reference, computing with the absolute values of its matrices."""
+    matrices = {name: np.abs(getattr(winograd, name)) for name in ("A", "B", "G24")}
+    return mock.patch.multiple(winograd, **matrices)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_worked_example(device):
+    conv = Convolution(shape(H=3, W=4), device)
+    x = np.arange(12, dtype=np.float32).reshape(conv.x_shape)
+    w = np.array([1, 0, -1, 2, 0, 0, 0, 3, 0], np.float32).reshape(conv.w_shape)
+    y = conv.forward(x, w, np.array([-35], np.float32))
+    # 0 - 2 + 2 * 4 + 3 * 9 - 35 and 1 - 3 + 2 * 5 + 3 * 10 - 35
+    np.testing.assert_allclose(y.ravel(), [-2, 3], atol=1e-4)
+    y = conv.forward(x, w, np.array([-35], np.float32), relu=1)
+    np.testing.assert_allclose(y.ravel(), [0, 3], atol=1e-4)
+    dy = np.array([1, 10], np.float32).reshape(y.shape)
+    dx = conv.backward_input(dy, w)
+    expected = [1, 10, -1, -10, 2, 20, 0, 0, 0, 3, 30, 0]
+    np.testing.assert_allclose(dx.ravel(), expected, atol=1e-4)
+    dw, db = conv.backward_weight(x, dy)
+    expected = [10, 21, 32, 54, 65, 76, 98, 109, 120]
+    np.testing.assert_allclose(dw.ravel(), expected, rtol=1e-5)
+    assert db == [11]
+
+
+def test_the_formulas_are_the_matrices():
+    formulas = {
+        "pixel_line": winograd.B.T,
+        "filter_line": winograd.G24 / 24,
+        "output_line": winograd.A.T,
+        "gradient_line": winograd.A,
+        "weight_line": winograd.G24.T / 24,
+    }
+    for name, matrix in formulas.items():
+        columns = getattr(transform, name)(*np.eye(matrix.shape[1]))
+        np.testing.assert_allclose(np.array(columns), matrix, rtol=1e-15)
+
+
+@given(shapes(), seeds)
+@example(shape(N=2, H=1, W=1, PH=1, PW=1), 0)
+def test_the_reference_is_the_direct_convolution(g, seed):
+    rng = np.random.default_rng(seed)
+    ours, direct = Convolution(g, "numpy"), Convolution(g, "numpy", "conv")
+    arrays = ours.arrays(normal, rng, dtype=np.float64)
+    gate = ours.forward(*arrays[:3], relu=1)
+    for a, b in zip(ours.all(*arrays, gate, relu=1), direct.all(*arrays, gate, relu=1)):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+
+@given(shapes(), seeds)
+@example(shape(H=1, W=1, PH=1, PW=1), 0)
+@example(shape(H=3, W=3), 1)  # kernel == image
+@example(shape(N=2, H=5, W=3, C=64, F=33, PH=1, PW=1), 2)
+@example(shape(N=3, H=13, W=30, C=17, F=70, PH=1, PW=1), 3)  # many blocks, a partial panel
+@example(shape(N=30, H=7, W=8, C=9, F=10, PH=1, PW=1), 4)  # chunks of a weight gradient
+@example(shape(H=4, W=2, C=3, F=160, PH=2, PW=2), 5)  # groups of filters
+def test_cpu_is_within_rounding_of_the_float64_reference(g, seed):
+    """Componentwise: as many roundings as operations in a row, of the sum of absolute values.
+
+    Those are what the algorithm gives with the absolute values of its matrices and inputs.
+    """
+    rng = np.random.default_rng(seed)
+    cpu, reference = Convolution(g, "cpu"), Convolution(g, "numpy")
+    x, w, b, dy = cpu.arrays(normal, rng, bias=seed % 2 == 0)
+    y = cpu.forward(x, w, b, relu=1)
+    gated = np.where(y <= 0, 0, dy)
+    wide = [a.astype(np.float64) for a in (x, w, b, gated)]
+    with absolute_matrices():
+        sizes = reference.all(*[np.abs(a) for a in wide])
+    tiles = g["N"] * g["D"] * (np.array(cpu.y_shape[2:4]) // 4 + 1).prod()
+    terms = np.array([g["C"], g["F"], tiles, tiles]) + 24  # and those of three transforms
+    for ours, theirs, count, size in zip(
+        [cpu.forward(x, w, b), *cpu.all(x, w, b, dy, y)[1:]], reference.all(*wide), terms, sizes
+    ):
+        assert_within(ours, theirs, count, size)
+    np.testing.assert_array_equal(y, np.maximum(cpu.forward(x, w, b), 0))
+
+
+@given(shapes(), seeds)
+def test_the_error_is_small_beside_the_largest_output(g, seed):
+    cpu = Convolution(g, "cpu")
+    arrays = cpu.arrays(normal, np.random.default_rng(seed))
+    direct = Convolution(g, "numpy", "conv").all(*[a.astype(np.float64) for a in arrays])
+    for ours, theirs in zip(cpu.all(*arrays), direct):
+        assert np.abs(ours - theirs).max() <= 200 * EPSILON * (1 + np.abs(theirs).max())
+
+
+@given(shapes(), seeds)
+def test_the_bias_gradient_is_exact_on_integers(g, seed):
+    cpu = Convolution(g, "cpu")
+    x, _, _, dy = cpu.arrays(integer_valued, np.random.default_rng(seed))
+    _, db = cpu.backward_weight(x, dy)
+    np.testing.assert_array_equal(db, dy.sum((0, 1, 2, 3)))
+
+
+@given(shapes(channels=5), seeds)
+def test_gradients_of_the_reference(g, seed):
+    rng = np.random.default_rng(seed)
+    conv = Convolution(g, "numpy")
+    x, w, b, _ = conv.arrays(normal, rng, dtype=np.float64)
+    check_gradient(
+        lambda x: conv.forward(x, w, b), lambda x, dy: conv.backward_input(dy, w), x, rng
+    )
+    check_gradient(
+        lambda w: conv.forward(x, w, b), lambda w, dy: conv.backward_weight(x, dy)[0], w, rng
+    )
+    check_gradient(
+        lambda b: conv.forward(x, w, b), lambda b, dy: conv.backward_weight(x, dy)[1], b, rng
+    )
+
+
+@given(shapes(), seeds)
+def test_the_gradient_behind_a_relu(g, seed):
+    conv = Convolution(g, "cpu")
+    x, w, b, dy = conv.arrays(normal, np.random.default_rng(seed))
+    y = conv.forward(x, w, b, relu=1)
+    gated = np.where(y > 0, dy, np.float32(0))
+    for one, other in zip(conv.all(x, w, b, dy, y)[1:], conv.all(x, w, b, gated)[1:]):
+        np.testing.assert_array_equal(one, other)
+
+
+@given(shapes(), seeds)
+def test_a_nan_reaches_what_it_would_reach_directly(g, seed):
+    rng = np.random.default_rng(seed)
+    cpu, direct = Convolution(g, "cpu"), Convolution(g, "numpy", "conv")
+    arrays = cpu.arrays(normal, rng)
+    for array in (arrays[0], arrays[3]):
+        array.ravel()[rng.integers(array.size)] = np.nan
+    for ours, theirs in zip(cpu.all(*arrays, relu=1), direct.all(*arrays)):
+        assert np.all(np.isnan(ours[np.isnan(theirs)]))
+
+
+@settings(max_examples=10)
+@given(shapes(), seeds)
+@example(shape(N=9, H=20, W=20, C=24, F=40, PH=1, PW=1), 0)
+def test_the_same_bits_on_one_thread_and_on_all(g, seed):
+    results = []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(threads)
+        conv = Convolution(g, "cpu")
+        results.append(conv.all(*conv.arrays(normal, np.random.default_rng(seed))))
+    for one, many in zip(*results):
+        np.testing.assert_array_equal(one, many)
+
+
+@settings(max_examples=20)
+@given(shapes(), seeds)
+def test_torch_agrees(g, seed):
+    torch = pytest.importorskip("torch")
+    conv = Convolution(g, "cpu")
+    x, w, b, _ = conv.arrays(normal, np.random.default_rng(seed))
+    theirs = torch.nn.functional.conv3d(
+        torch.from_numpy(x).permute(0, 4, 1, 2, 3),
+        torch.from_numpy(w).permute(4, 3, 0, 1, 2),
+        torch.from_numpy(b),
+        padding=(0, g["PH"], g["PW"]),
+    )
+    theirs = theirs.permute(0, 2, 3, 4, 1).numpy()
+    np.testing.assert_allclose(conv.forward(x, w, b), theirs, rtol=1e-3, atol=1e-3)
+
+
+def pays(N=16, D=1, H=16, W=16, C=64, F=64, K=(1, 3, 3), S=(1, 1, 1), L=(1, 1, 1), G=1):
+    outputs = [-(-n // s) for n, s in zip((D, H, W), S)]
+    return [
+        kernel("winograd", "winograd_pays", device)(
+            N, D, H, W, C, *outputs, F, *K, *S, *L, G
+        )
+        for device in DEVICES
+    ]  # fmt: skip
+
+
+def test_it_pays_where_it_was_measured_to():
+    assert pays() == pays(C=32, F=32) == pays(N=1, C=128, F=128) == [False, True]
+    assert pays(C=3) == pays(N=1, H=4, W=4) == pays(H=2, W=2) == [False, False]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"K": (1, 5, 5)}, {"K": (3, 3, 3), "D": 8}, {"K": (1, 1, 3)}, {"S": (1, 2, 2)},
+        {"L": (1, 2, 2)}, {"G": 2},
+    ],
+)  # fmt: skip
+def test_it_leaves_other_convolutions_alone(other):
+    assert pays(**other) == [False, False]
