@@ -148,7 +148,7 @@ def test_every_weight_has_its_own_rules(name, arguments, weights):
         ({"filters": 3, "groups": 2}, "filters to be a multiple"),
         ({"data_format": "channels_first"}, "channels_last"),
         ({"bias_constraint": "max_sum"}, "max_sum"),
-        ({"kernel_size": 6}, "windows of"),
+        ({"kernel_size": 6}, "extent"),
         ({"groups": 4}, "channels to be a multiple"),
     ],
 )

@@ -81,6 +81,7 @@ class TileEmitter:
         )
 
     def grid(self, make: Any) -> list[list[Any]]:
+        """``make(row, vector)`` for every accumulator."""
         return [[make(i, j) for j in range(self.vectors)] for i in range(self.rows)]
 
     def pointer(self, address: ir.Value, column: int, kind: ir.Type) -> ir.Value:
@@ -89,9 +90,11 @@ class TileEmitter:
         return self.builder.inttoptr(address, kind.as_pointer())
 
     def load(self, address: ir.Value, column: int = 0) -> ir.Value:
+        """A vector from memory."""
         return self.builder.load(self.pointer(address, column, VECTOR), align=4)
 
     def store(self, value: ir.Value, address: ir.Value, column: int) -> None:
+        """A vector to memory."""
         self.builder.store(value, self.pointer(address, column, VECTOR), align=4)
 
     def factors(self, address: ir.Value) -> list[ir.Value]:
@@ -100,15 +103,18 @@ class TileEmitter:
         return [self.broadcast(element)] * self.vectors
 
     def broadcast(self, scalar: ir.Value) -> ir.Value:
+        """The scalar in all lanes."""
         undefined, lane = ir.Constant(VECTOR, ir.Undefined), ir.IntType(32)
         vector = self.builder.insert_element(undefined, scalar, lane(0))
         lanes = ir.Constant(ir.VectorType(lane, VECTOR_WIDTH), [0] * VECTOR_WIDTH)
         return self.builder.shuffle_vector(vector, undefined, lanes)
 
     def row_of_c(self, i: int) -> ir.Value:
+        """The address of a row of C."""
         return self.builder.add(self.c, self.builder.mul(self.ldc, INT(4 * i)))
 
     def has(self, flag: int) -> ir.Value:
+        """Whether the flag is set."""
         return self.builder.icmp_signed("!=", self.builder.and_(self.flags, INT(flag)), INT(0))
 
     def choose(self, condition: ir.Value, yes: Any, no: Any) -> list[list[ir.Value]]:
@@ -171,6 +177,7 @@ class TileEmitter:
         return result
 
     def emit(self) -> None:
+        """The tile: two loops around its multiply-adds, and the epilogue."""
         builder = self.builder
         am, ak, ldb, br = (builder.mul(n, INT(4)) for n in (self.am, self.ak, self.ldb, self.br))
         rows = [builder.mul(am, INT(i)) for i in range(self.rows)]

@@ -101,8 +101,12 @@ class BaseConv(Layer, ABC):
         outputs = self.compute_output_shape(input_shape)
         self.activation.check_outputs(outputs[-1])
         if any(n is not None and n < 1 for n in outputs[1:]):
-            reach = tuple(map(shapes.dilated_extent, self.kernel_size, self.dilation_rate))
-            self.fail(f"inputs with an output, for windows of {reach}", input_shape)
+            self.fail(self.least_input(), input_shape)
+
+    def least_input(self) -> str:
+        """What an error says is expected where nothing would come out."""
+        reach = tuple(map(shapes.dilated_extent, self.kernel_size, self.dilation_rate))
+        return f"inputs of at least the kernel's extent {reach}"
 
     @abstractmethod
     def kernel_outputs(self, channels: int) -> int:

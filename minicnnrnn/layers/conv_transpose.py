@@ -126,6 +126,10 @@ class ConvTranspose(BaseConv):
         """Outputs cut off before the first."""
         return padding_before(*self._axis(axis))
 
+    def least_input(self) -> str:
+        """Only a single input can be without an output: cut at both sides, none added."""
+        return "inputs of at least 2 along each axis, or output_padding"
+
     def build(self, input_shape: Shape) -> None:
         """Declare kernel and bias."""
         assert input_shape[-1] is not None
