@@ -288,6 +288,7 @@ def test_csv_logger(tmp_path):
     pickle.loads(pickle.dumps(new))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where nothing is compiled
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_terminate_on_nan(number, capsys):
     model = compiled(device="cpu")
