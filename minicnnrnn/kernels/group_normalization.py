@@ -6,6 +6,7 @@ from minicnnrnn.kernels.gemm import PARTS
 from minicnnrnn.kernels.jit import MAX_WORKERS, REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.normalization import (
     NOTHING,
+    ONE,
     WIDTH,
     ZERO,
     add_products,
@@ -15,6 +16,7 @@ from minicnnrnn.kernels.normalization import (
     begin_sums,
     fold_lanes,
     lane_width,
+    parts_of,
     spread,
 )
 from minicnnrnn.kernels.panel import address, floats
@@ -24,7 +26,7 @@ from minicnnrnn.kernels.panel import address, floats
 # ---------------------------------------------------------------------------------------
 
 
-def layer_normalization_forward_numpy(y, mean, inverse, x, gamma, beta, epsilon):
+def layer_norm_forward_numpy(y, mean, inverse, x, gamma, beta, epsilon):
     """Normalize every row with its own mean and variance.
 
     .. math::
@@ -58,7 +60,7 @@ def layer_normalization_forward_numpy(y, mean, inverse, x, gamma, beta, epsilon)
         y += beta
 
 
-def layer_normalization_backward_input_numpy(dx, x, dy, gamma, mean, inverse):
+def layer_norm_backward_input_numpy(dx, x, dy, gamma, mean, inverse):
     """Gradient with respect to the input.
 
     .. math::
@@ -70,7 +72,7 @@ def layer_normalization_backward_input_numpy(dx, x, dy, gamma, mean, inverse):
     ----------
     dx : (R, C), overwritten
     x, dy : (R, C)
-    gamma, mean, inverse : as in ``layer_normalization_forward``
+    gamma, mean, inverse : as in ``layer_norm_forward``
     """
     g = dy * gamma if gamma.size else dy
     normal = (x - mean[:, None]) * inverse[:, None]
@@ -78,7 +80,7 @@ def layer_normalization_backward_input_numpy(dx, x, dy, gamma, mean, inverse):
     dx[:] = (g - through) * inverse[:, None]
 
 
-def layer_normalization_backward_weight_numpy(dgamma, dbeta, x, dy, mean, inverse, ws):
+def layer_norm_backward_weight_numpy(dgamma, dbeta, x, dy, mean, inverse, ws):
     """Gradients with respect to scale and offset.
 
     .. math:: d\\gamma_c = \\sum_r dy_{rc} \\hat{x}_{rc}, \\qquad d\\beta_c = \\sum_r dy_{rc}
@@ -87,14 +89,14 @@ def layer_normalization_backward_weight_numpy(dgamma, dbeta, x, dy, mean, invers
     ----------
     dgamma, dbeta : (C,), overwritten
     x, dy : (R, C)
-    mean, inverse : (R,), as ``layer_normalization_forward`` left them
+    mean, inverse : (R,), as ``layer_norm_forward`` left them
     """
     np.sum(dy, axis=0, out=dbeta)
     np.sum(dy * (x - mean[:, None]) * inverse[:, None], axis=0, out=dgamma)
 
 
-def layer_normalization_workspace_numpy(R, C):
-    """Floats of workspace that ``layer_normalization_backward_weight`` needs."""
+def layer_norm_workspace_numpy(R, C):
+    """Floats of workspace that ``layer_norm_backward_weight`` needs."""
     return 0
 
 
@@ -103,7 +105,7 @@ def _in_groups(x, G):
     return x.reshape(*x.shape[:2], G, -1)
 
 
-def group_normalization_forward_numpy(y, mean, inverse, x, gamma, beta, epsilon, ws):
+def group_norm_forward_numpy(y, mean, inverse, x, gamma, beta, epsilon, ws):
     """Normalize every group of channels of every sample.
 
     .. math::
@@ -139,14 +141,14 @@ def group_normalization_forward_numpy(y, mean, inverse, x, gamma, beta, epsilon,
         y += beta
 
 
-def group_normalization_backward_input_numpy(dx, x, dy, gamma, mean, inverse, ws):
+def group_norm_backward_input_numpy(dx, x, dy, gamma, mean, inverse, ws):
     """Gradient with respect to the input.
 
     .. math::
         dx = inverse_{ng} \\left( g - \\overline{g}
             - \\hat{x} \\; \\overline{g \\hat{x}} \\right), \\qquad g_{nsc} = \\gamma_c dy_{nsc}
 
-    where a bar is the mean over a group. Shapes as in ``group_normalization_forward``.
+    where a bar is the mean over a group. Shapes as in ``group_norm_forward``.
     """
     G = mean.shape[1]
     g = _in_groups(dy * gamma if gamma.size else dy, G)
@@ -156,12 +158,13 @@ def group_normalization_backward_input_numpy(dx, x, dy, gamma, mean, inverse, ws
     dx[:] = ((g - through) * rate).reshape(x.shape)
 
 
-def group_normalization_backward_weight_numpy(dgamma, dbeta, x, dy, mean, inverse, ws):
+def group_norm_backward_weight_numpy(dgamma, dbeta, x, dy, mean, inverse, ws):
     """Gradients with respect to scale and offset.
 
-    .. math:: d\\gamma_c = \\sum_{ns} dy_{nsc} \\hat{x}_{nsc}, \\quad d\\beta_c = \\sum_{ns} dy_{nsc}
+    .. math::
+        d\\gamma_c = \\sum_{ns} dy_{nsc} \\hat{x}_{nsc}, \\qquad d\\beta_c = \\sum_{ns} dy_{nsc}
 
-    `dgamma` and `dbeta` are (C,), overwritten; the others as in ``group_normalization_forward``.
+    `dgamma` and `dbeta` are (C,), overwritten; the others as in ``group_norm_forward``.
     """
     grouped = _in_groups(x, mean.shape[1])
     normal = (grouped - mean[:, None, :, None]) * inverse[:, None, :, None]
@@ -169,7 +172,7 @@ def group_normalization_backward_weight_numpy(dgamma, dbeta, x, dy, mean, invers
     np.sum(dy * normal.reshape(x.shape), axis=(0, 1), out=dgamma)
 
 
-def group_normalization_workspace_numpy(N, S, C):
+def group_norm_workspace_numpy(N, S, C):
     """Floats of workspace that the passes of this layer need."""
     return 0
 
@@ -190,78 +193,84 @@ def _grain(size):
 
 
 @cpu(fastmath=REASSOCIATE)
-def _row_moments(row):
+def _row_moments(x, C):
     """Mean and variance of a row: its first element is subtracted before anything is added."""
-    first, total, squares = row[0], ZERO, ZERO
-    for c in range(row.size):
+    row, total, squares = floats(x), ZERO, ZERO
+    first = row[0]
+    for c in range(C):
         total += row[c] - first
-    mean = np.float64(total) / row.size + np.float64(first)
+    mean = np.float64(total) / C + np.float64(first)
     near = np.float32(mean)
-    for c in range(row.size):
+    for c in range(C):
         squares += (row[c] - near) * (row[c] - near)
-    return mean, np.float64(squares) / row.size
+    return mean, np.float64(squares) / C
 
 
 @inner
-def _layer_forward_rows(start, stop, worker, y, mean, inverse, x, gamma, beta, epsilon):
+def _layer_forward_rows(start, stop, worker, y, mean, inverse, x, gamma, beta, C, epsilon):
+    scales, offsets = floats(address(gamma, 0)), floats(address(beta, 0))
     for r in range(start, stop):
-        xs, ys = x[r], y[r]
-        mu, variance = _row_moments(xs)
+        xs, ys = floats(x + 4 * r * C), floats(y + 4 * r * C)
+        mu, variance = _row_moments(x + 4 * r * C, C)
         rate, near = np.float32(1 / np.sqrt(variance + epsilon)), np.float32(mu)
         rest = np.float32((near - mu) * rate)  # what the mean lost when it was rounded
         mean[r], inverse[r] = near, rate
         if gamma.size and beta.size:
-            for c in range(xs.size):
-                ys[c] = ((xs[c] - near) * rate + rest) * gamma[c] + beta[c]
+            for c in range(C):
+                ys[c] = ((xs[c] - near) * rate + rest) * scales[c] + offsets[c]
         else:
-            for c in range(xs.size):
+            for c in range(C):
                 ys[c] = (xs[c] - near) * rate + rest
             for c in range(gamma.size):
-                ys[c] *= gamma[c]
+                ys[c] *= scales[c]
             for c in range(beta.size):
-                ys[c] += beta[c]
+                ys[c] += offsets[c]
 
 
 @cpu
-def layer_normalization_forward_cpu(y, mean, inverse, x, gamma, beta, epsilon):
+def layer_norm_forward_cpu(y, mean, inverse, x, gamma, beta, epsilon):
     R, C = x.shape
-    split(_layer_forward_rows, R, _grain(C), (y, mean, inverse, x, gamma, beta, epsilon))
+    arguments = (address(y, 0), mean, inverse, address(x, 0), gamma, beta, C, epsilon)
+    split(_layer_forward_rows, R, _grain(C), arguments)
 
 
 @cpu(fastmath=REASSOCIATE)
-def _row_projections(xs, ds, gamma, mean):
+def _row_projections(x, dy, gamma, mean, C, scaled):
     """Sums of g and of g (x - mean) over a row, g being gamma dy."""
-    first, second = ZERO, ZERO
-    if gamma.size:
-        for c in range(xs.size):
-            first += gamma[c] * ds[c]
-            second += gamma[c] * ds[c] * (xs[c] - mean)
+    xs, ds, scales, first, second = floats(x), floats(dy), floats(gamma), ZERO, ZERO
+    if scaled:
+        for c in range(C):
+            g = scales[c] * ds[c]
+            first += g
+            second += g * (xs[c] - mean)
     else:
-        for c in range(xs.size):
+        for c in range(C):
             first += ds[c]
             second += ds[c] * (xs[c] - mean)
     return first, second
 
 
 @inner
-def _layer_input_rows(start, stop, worker, dx, x, dy, gamma, mean, inverse):
+def _layer_input_rows(start, stop, worker, dx, x, dy, gamma, mean, inverse, C, scaled):
+    scales, share = floats(gamma), ONE / np.float32(C)
     for r in range(start, stop):
-        xs, ds, ts, rate, near = x[r], dy[r], dx[r], inverse[r], mean[r]
-        first, second = _row_projections(xs, ds, gamma, near)
-        slope = second / np.float32(xs.size) * (rate * rate)
-        level = first / np.float32(xs.size)
-        if gamma.size:
-            for c in range(xs.size):
-                ts[c] = rate * (gamma[c] * ds[c] - level - (xs[c] - near) * slope)
+        o, rate, near = 4 * r * C, inverse[r], mean[r]
+        first, second = _row_projections(x + o, dy + o, gamma, near, C, scaled)
+        level, slope = first * share, second * share * (rate * rate)
+        ts, xs, ds = floats(dx + o), floats(x + o), floats(dy + o)
+        if scaled:
+            for c in range(C):
+                ts[c] = rate * (scales[c] * ds[c] - level - (xs[c] - near) * slope)
         else:
-            for c in range(xs.size):
+            for c in range(C):
                 ts[c] = rate * (ds[c] - level - (xs[c] - near) * slope)
 
 
 @cpu
-def layer_normalization_backward_input_cpu(dx, x, dy, gamma, mean, inverse):
+def layer_norm_backward_input_cpu(dx, x, dy, gamma, mean, inverse):
     R, C = x.shape
-    split(_layer_input_rows, R, _grain(C), (dx, x, dy, gamma, mean, inverse))
+    arrays = address(dx, 0), address(x, 0), address(dy, 0), address(gamma, 0), mean, inverse
+    split(_layer_input_rows, R, _grain(C), (*arrays, C, gamma.size > 0))
 
 
 @inner
@@ -293,21 +302,21 @@ def _add_parts(dgamma, dbeta, parts, totals):
 
 
 @cpu
-def layer_normalization_backward_weight_cpu(dgamma, dbeta, x, dy, mean, inverse, ws):
+def layer_norm_backward_weight_cpu(dgamma, dbeta, x, dy, mean, inverse, ws):
     R, C = x.shape
-    parts, totals = max(1, min(PARTS, R * C // 4096)), address(ws, 0)
+    parts, totals = parts_of(R, C), address(ws, 0)
     arguments = (address(x, 0), address(dy, 0), mean, inverse, R, C, parts, totals)
     split(_layer_weight_parts, parts, _grain(R * C // parts), arguments)
     _add_parts(dgamma, dbeta, parts, totals)
 
 
 @cpu
-def layer_normalization_workspace_cpu(R, C):
+def layer_norm_workspace_cpu(R, C):
     return 2 * PARTS * C
 
 
 @cpu
-def group_normalization_workspace_cpu(N, S, C):
+def group_norm_workspace_cpu(N, S, C):
     return 8 * MAX_WORKERS * max(C, WIDTH) + 2 * PARTS * C
 
 
@@ -355,7 +364,7 @@ def _group_forward_samples(
 
 
 @cpu
-def group_normalization_forward_cpu(y, mean, inverse, x, gamma, beta, epsilon, ws):
+def group_norm_forward_cpu(y, mean, inverse, x, gamma, beta, epsilon, ws):
     N, S, C = x.shape
     arrays = address(y, 0), mean, inverse, address(x, 0), gamma, beta
     split(_group_forward_samples, N, _grain(S * C), (*arrays, S, C, epsilon, address(ws, 0)))
@@ -398,7 +407,7 @@ def _group_input_samples(start, stop, worker, dx, x, dy, gamma, mean, inverse, S
 
 
 @cpu
-def group_normalization_backward_input_cpu(dx, x, dy, gamma, mean, inverse, ws):
+def group_norm_backward_input_cpu(dx, x, dy, gamma, mean, inverse, ws):
     N, S, C = x.shape
     arrays = address(dx, 0), address(x, 0), address(dy, 0), gamma, mean, inverse
     split(_group_input_samples, N, _grain(S * C), (*arrays, S, C, address(ws, 0)))
@@ -422,7 +431,7 @@ def _group_weight_parts(start, stop, worker, x, dy, mean, inverse, S, C, parts, 
 
 
 @cpu
-def group_normalization_backward_weight_cpu(dgamma, dbeta, x, dy, mean, inverse, ws):
+def group_norm_backward_weight_cpu(dgamma, dbeta, x, dy, mean, inverse, ws):
     N, S, C = x.shape
     parts, totals = min(PARTS, N), address(ws, 8 * MAX_WORKERS * max(C, WIDTH))
     arrays = address(x, 0), address(dy, 0), mean, inverse

@@ -39,7 +39,7 @@ def affine_forward_numpy(y, x, center, scale, shift, ws):
     y[:] = centered * scale + (shift if shift.size else 0)
 
 
-def batch_normalization_forward_numpy(
+def batch_norm_forward_numpy(
     y, mean, inverse, moving_mean, moving_variance, x, gamma, beta, mask, momentum, epsilon, ws
 ):
     """Normalize every channel with the batch's own mean and variance, as in training.
@@ -84,20 +84,20 @@ def batch_normalization_forward_numpy(
     affine_forward_numpy(y, x, mu, scale, beta, ws)
 
 
-def batch_normalization_inference_numpy(y, inverse, x, gamma, beta, mean, variance, epsilon, ws):
+def batch_norm_inference_numpy(y, inverse, x, gamma, beta, mean, variance, epsilon, ws):
     """Normalize every channel with a mean and a variance that are given.
 
     Parameters
     ----------
     mean, variance : (C,)
         The moving statistics.
-    y, inverse, x, gamma, beta, epsilon : as in ``batch_normalization_forward``
+    y, inverse, x, gamma, beta, epsilon : as in ``batch_norm_forward``
     """
     inverse[:] = 1 / np.sqrt(variance + epsilon)
     affine_forward_numpy(y, x, mean, gamma * inverse if gamma.size else inverse, beta, ws)
 
 
-def batch_normalization_backward_weight_numpy(dgamma, dbeta, x, dy, mean, inverse, ws):
+def batch_norm_backward_weight_numpy(dgamma, dbeta, x, dy, mean, inverse, ws):
     """Gradients with respect to scale and offset.
 
     .. math::
@@ -115,9 +115,7 @@ def batch_normalization_backward_weight_numpy(dgamma, dbeta, x, dy, mean, invers
     dgamma[:] = np.sum(dy * (x - mean), axis=0) * inverse
 
 
-def batch_normalization_backward_input_numpy(
-    dx, x, dy, gamma, mean, inverse, dgamma, dbeta, mask, ws
-):
+def batch_norm_backward_input_numpy(dx, x, dy, gamma, mean, inverse, dgamma, dbeta, mask, ws):
     """Gradient with respect to the input.
 
     .. math::
@@ -139,7 +137,7 @@ def batch_normalization_backward_input_numpy(
         dx -= counted * through * (scale / max(counted.sum(), 1))
 
 
-def batch_normalization_workspace_numpy(R, C):
+def batch_norm_workspace_numpy(R, C):
     """Floats of workspace that the passes of this layer need."""
     return 0
 
@@ -161,13 +159,19 @@ def affine_workspace_numpy(R, C):
 
 WIDTH = 256  # lanes, if the channels are fewer
 BLOCK = 256  # wide rows that are summed before their sum is added to that of the part
-ZERO, NOTHING = np.float32(0), np.float64(0)
+ZERO, ONE, NOTHING = np.float32(0), np.float32(1), np.float64(0)
 
 
 @cpu
 def lane_width(R, C):
     """Lanes of a wide row: a multiple of C."""
     return C * max(1, min(WIDTH // C, R))
+
+
+@inner
+def parts_of(R, C):
+    """Partial sums of a reduction over R rows: the same for any number of threads."""
+    return max(1, min(PARTS, min(R * C // 4096, R // 32)))
 
 
 @inner
@@ -185,16 +189,16 @@ def begin_sums(sums, x, start, stop, C, W):
     At the address `sums` lie 5 W floats: shift, first sum, second sum, and the two of a block.
     `x` is an address, too; the rows are the first few of its elements from start to stop.
     """
-    shift, source = floats(sums), floats(x)
-    stop = min(stop, start + 4 * W)
-    for c in range(C):
-        total = NOTHING
-        for i in range(start + c, stop, C):
-            total += source[i]
-        shift[c] = np.float32(total / ((stop - start) // C))
-    spread(sums, C, W)
-    for j in range(W, 3 * W):
+    shift = floats(sums)
+    for j in range(3 * W):
         shift[j] = ZERO
+    rows = min((stop - start) // C, max(4, 64 // C))
+    share = ONE / np.float32(rows)
+    for row in range(rows):
+        source = floats(x + 4 * (start + row * C))
+        for c in range(C):
+            shift[c] += share * source[c]
+    spread(sums, C, W)
 
 
 @inner
@@ -270,7 +274,7 @@ def fold_lanes(sums, C, W):
 
 @inner
 def apply_affine(y, x, start, stop, lanes, W):
-    """y = (x - center) scale + shift, on the elements from start to stop; all are addresses."""
+    """Set y = (x - center) scale + shift, on the elements from start to stop; all are addresses."""
     center, scale, shift = floats(lanes), floats(lanes + 4 * W), floats(lanes + 8 * W)
     for i in range(start, stop, W):
         ys, xs = floats(y + 4 * i), floats(x + 4 * i)
@@ -280,7 +284,7 @@ def apply_affine(y, x, start, stop, lanes, W):
 
 @inner
 def apply_gradient(dx, x, dy, start, stop, lanes, W):
-    """dx = a dy + b x + c, on the elements from start to stop; all are addresses."""
+    """Set dx = a dy + b x + c, on the elements from start to stop; all are addresses."""
     a, b, c = floats(lanes), floats(lanes + 4 * W), floats(lanes + 8 * W)
     for i in range(start, stop, W):
         ts, xs, ds = floats(dx + 4 * i), floats(x + 4 * i), floats(dy + 4 * i)
@@ -289,7 +293,7 @@ def apply_gradient(dx, x, dy, start, stop, lanes, W):
 
 
 @cpu
-def batch_normalization_workspace_cpu(R, C):
+def batch_norm_workspace_cpu(R, C):
     return (3 + 5 * PARTS) * max(C, WIDTH)
 
 
@@ -322,12 +326,6 @@ def affine_forward_cpu(y, x, center, scale, shift, ws):
         ws[W + c] = scale[c]
         ws[2 * W + c] = shift[c] if shift.size else ZERO
     _apply(y, x, ws, C, W)
-
-
-@inner
-def _parts(R, C):
-    """Partial sums of a reduction over rows: the same for any number of threads."""
-    return max(1, min(PARTS, R * C // 4096))
 
 
 @inner
@@ -384,11 +382,11 @@ def _moments(c, partial, W, parts):
 
 
 @cpu
-def batch_normalization_forward_cpu(
+def batch_norm_forward_cpu(
     y, mean, inverse, moving_mean, moving_variance, x, gamma, beta, mask, momentum, epsilon, ws
 ):
     R, C = x.shape
-    W, parts = lane_width(R, C), _parts(R, C)
+    W, parts = lane_width(R, C), parts_of(R, C)
     partial = address(ws, 3 * W)
     arguments = (address(x, 0), mask, R, C, W, parts, partial)
     split(_sum_squares, parts, _grain(parts, x.size), arguments)
@@ -407,7 +405,7 @@ def batch_normalization_forward_cpu(
 
 
 @cpu
-def batch_normalization_inference_cpu(y, inverse, x, gamma, beta, mean, variance, epsilon, ws):
+def batch_norm_inference_cpu(y, inverse, x, gamma, beta, mean, variance, epsilon, ws):
     R, C = x.shape
     W = lane_width(R, C)
     for c in range(C):
@@ -431,9 +429,9 @@ def _sum_products(start, stop, worker, x, dy, mean, R, C, W, parts, partial):
 
 
 @cpu
-def batch_normalization_backward_weight_cpu(dgamma, dbeta, x, dy, mean, inverse, ws):
+def batch_norm_backward_weight_cpu(dgamma, dbeta, x, dy, mean, inverse, ws):
     R, C = x.shape
-    W, parts = lane_width(R, C), _parts(R, C)
+    W, parts = lane_width(R, C), parts_of(R, C)
     arguments = (address(x, 0), address(dy, 0), address(mean, 0), R, C, W, parts, address(ws, 0))
     split(_sum_products, parts, _grain(parts, x.size), arguments)
     for c in range(C):
@@ -462,9 +460,7 @@ def _gradient_rows(start, stop, worker, dx, x, dy, size, mask, constant, lanes, 
 
 
 @cpu
-def batch_normalization_backward_input_cpu(
-    dx, x, dy, gamma, mean, inverse, dgamma, dbeta, mask, ws
-):
+def batch_norm_backward_input_cpu(dx, x, dy, gamma, mean, inverse, dgamma, dbeta, mask, ws):
     R, C = x.shape
     W = C if mask.size else lane_width(R, C)  # a row that is masked is a wide row of its own
     count = R

@@ -8,6 +8,11 @@ from minicnnrnn.layers.base import Layer
 from minicnnrnn.layers.composite import Branches, Residual
 from minicnnrnn.layers.conv import Conv1D, Conv2D, Conv3D
 from minicnnrnn.layers.core import Dense, Dropout, Flatten, Input, InputLayer, Reshape
+from minicnnrnn.layers.normalization import (
+    BatchNormalization,
+    GroupNormalization,
+    LayerNormalization,
+)
 from minicnnrnn.layers.pool import (
     AveragePooling1D,
     AveragePooling2D,
@@ -22,6 +27,12 @@ from minicnnrnn.layers.pool import (
     MaxPooling2D,
     MaxPooling3D,
 )
+from minicnnrnn.layers.preprocessing import (
+    Normalization,
+    RandomFlip,
+    RandomTranslation,
+    Rescaling,
+)
 from minicnnrnn.layers.recurrent import GRU, LSTM, SimpleRNN
 
 __all__ = [
@@ -31,6 +42,7 @@ __all__ = [
     "AveragePooling1D",
     "AveragePooling2D",
     "AveragePooling3D",
+    "BatchNormalization",
     "Branches",
     "Conv1D",
     "Conv2D",
@@ -44,12 +56,18 @@ __all__ = [
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
+    "GroupNormalization",
     "Input",
     "InputLayer",
     "Layer",
+    "LayerNormalization",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
+    "Normalization",
+    "RandomFlip",
+    "RandomTranslation",
+    "Rescaling",
     "Reshape",
     "Residual",
     "SimpleRNN",

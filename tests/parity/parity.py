@@ -143,7 +143,7 @@ def close(what: str, actual: Any, expected: Any, relative: float, share: float =
     if not expected.size:
         return
     largest = float(np.max(np.abs(expected)))
-    error = np.abs(actual.astype(np.float64) - expected)
+    error = np.asarray(np.abs(actual.astype(np.float64) - expected))
     error[~np.isfinite(error)] = np.inf
     within = error <= relative * largest + 1e-12
     if within.mean() < share:
