@@ -11,9 +11,8 @@ cosine.
 import sys
 import time
 
-from minicnnrnn.applications import inception, resnet, vgg
-
 from minicnnrnn import Sequential, datasets, layers
+from minicnnrnn.applications import inception, resnet, vgg
 from minicnnrnn.optimizers import Adam
 from minicnnrnn.optimizers.schedules import CosineDecay
 

@@ -26,6 +26,11 @@ from minicnnrnn.layers.noise import (
     SpatialDropout2D,
     SpatialDropout3D,
 )
+from minicnnrnn.layers.normalization import (
+    BatchNormalization,
+    GroupNormalization,
+    LayerNormalization,
+)
 from minicnnrnn.layers.pool import (
     AveragePooling1D,
     AveragePooling2D,
@@ -40,6 +45,7 @@ from minicnnrnn.layers.pool import (
     MaxPooling2D,
     MaxPooling3D,
 )
+from minicnnrnn.layers.preprocessing import Normalization, RandomFlip, RandomTranslation, Rescaling
 from minicnnrnn.layers.recurrent import GRU, LSTM, SimpleRNN
 from minicnnrnn.layers.resample import (
     Cropping1D,
@@ -64,6 +70,7 @@ __all__ = [
     "AveragePooling1D",
     "AveragePooling2D",
     "AveragePooling3D",
+    "BatchNormalization",
     "Bidirectional",
     "Branches",
     "Conv1D",
@@ -92,18 +99,24 @@ __all__ = [
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
+    "GroupNormalization",
     "Input",
     "InputLayer",
     "Layer",
+    "LayerNormalization",
     "LeakyReLU",
     "Masking",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
+    "Normalization",
     "PReLU",
     "Permute",
+    "RandomFlip",
+    "RandomTranslation",
     "ReLU",
     "RepeatVector",
+    "Rescaling",
     "Reshape",
     "Residual",
     "SeparableConv1D",
