@@ -162,7 +162,6 @@ class Layer(Recorded):
         Parameters
         ----------
         name : str
-            Keras' name: "kernel", "bias", ...
         shape : tuple of int
         initializer : callable ``(shape, rng) -> array``
         regularizer : Regularizer, optional
@@ -431,9 +430,7 @@ class Layer(Recorded):
         To be called in ``forward``; the gradient of the penalty is added by the layer itself, in
         ``backward``.
 
-        Parameters
-        ----------
-        value : float, or device array with one element
+        `value` is a float, or a device array with one element.
         """
         assert self.context is not None
         self.context.penalty += value

@@ -154,8 +154,11 @@ class Chain(Container):
         """Be told that there are other layers than before."""
 
     def last_activation(self) -> Any:
-        """That of the last layer."""
-        return self._layers[-1].last_activation() if self._layers else None
+        """That of the last layer, unless a penalty on a container stands behind it."""
+        last = self._layers[-1] if self._layers else None
+        if isinstance(last, Container) and last.activity_regularizer is not None:
+            return None
+        return last.last_activation() if last else None
 
     # --- building ------------------------------------------------------------------
 

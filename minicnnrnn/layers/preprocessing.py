@@ -396,16 +396,16 @@ class RandomTranslation(_Augmentation):
             pair = (-abs(given), abs(given))
         return float(min(pair)), float(max(pair))
 
-    def _arguments(self, shape: tuple[int, ...]) -> Any:
+    def _translation(self, shape: tuple[int, ...]) -> Any:
         factors = self.buffer("factors", 4)
         factors[...] = *self.height_factor, *self.width_factor
         ws = self.buffer("workspace", max(1, self.kernels.translation_workspace(*shape[1:])))
         return factors, (FILL_MODES[self.fill_mode], int(self.interpolation == "bilinear"), ws)
 
     def _apply(self, y: Any, x: Any) -> None:
-        factors, rest = self._arguments(x.shape)
+        factors, rest = self._translation(x.shape)
         self.kernels.translation_forward(y, x, *self._random(), factors, self.fill_value, *rest)
 
     def _apply_backward(self, dx: Any, dy: Any) -> None:
-        factors, rest = self._arguments(dy.shape)
+        factors, rest = self._translation(dy.shape)
         self.kernels.translation_backward_input(dx, dy, *self._random(), factors, *rest)

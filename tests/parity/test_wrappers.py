@@ -97,3 +97,36 @@ def test_penalties_inside_are_taken_step_by_step():
     inside = both("Sequential", [dense, both("Dense", 2, activation="softmax")])
     y = RNG.integers(0, 2, (3, 5))
     check(both("TimeDistributed", inside), x=X, y=y, loss="sparse_categorical_crossentropy")
+
+
+def test_batch_statistics_are_those_of_a_step():
+    layers = [both("Dense", 3), both("BatchNormalization", momentum=0.5)]
+    inside = both("Sequential", [*layers, both("Dense", 2, activation="softmax")])
+    y = RNG.integers(0, 2, (3, 5))
+    check(both("TimeDistributed", inside), x=X, y=y, loss="sparse_categorical_crossentropy")
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_images_read_in_both_directions(sequences):
+    layer = both("ConvLSTM1D", 3, 2, strides=2, padding="same", return_sequences=sequences)
+    check(both("Bidirectional", layer), x=RNG.standard_normal((2, 3, 5, 2)))
+    layer = both("ConvLSTM2D", 3, 2, return_sequences=sequences)
+    layer = both("Bidirectional", layer, merge_mode="mul")
+    check(layer, x=RNG.standard_normal((2, 3, 5, 4, 2)))
+
+
+def test_a_film_on_every_step():
+    layer = both("ConvLSTM1D", 3, 2)
+    check(both("TimeDistributed", layer), x=RNG.standard_normal((2, 3, 2, 5, 2)))
+
+
+def test_penalties_and_constraints_of_both_directions():
+    layer = both(
+        "GRU",
+        3,
+        kernel_regularizer="l2",
+        activity_regularizer="l2",
+        recurrent_constraint="max_norm",
+        return_sequences=True,
+    )
+    check(both("Bidirectional", layer, activity_regularizer="l1", merge_mode="ave"), x=X)
