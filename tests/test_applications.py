@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from minicnnrnn.applications import inception, lenet5, resnet, vgg
 
 from minicnnrnn import layers
+from minicnnrnn.applications import inception, lenet5, resnet, vgg
 
 
 def trained(model):
