@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from minicnnrnn.layers.base import Layer, Shape, WeightView
+from minicnnrnn.layers.reshape import inverse, permute
 from minicnnrnn.shapes import is_integer, is_real
 
 
@@ -54,28 +55,21 @@ class _Normalizing(Layer):
         return any(gradient is not None for gradient in trained.values()), found[0], found[1]
 
     def _moved(self, name: str, x: Any, order: tuple[int, ...]) -> Any:
-        """`x` with its axes in this order: `x` itself, if they are."""
-        if order == tuple(range(x.ndim)):
+        """`x` with its axes behind the first in this order: `x` itself, if they are."""
+        if order == tuple(range(1, x.ndim)):
             return x
-        ones = (1,) * (6 - x.ndim)
-        moved = self.buffer(name, *(x.shape[axis] for axis in order))
-        self.kernels.permute_forward(
-            moved.reshape(*moved.shape, *ones),
-            x.reshape(*x.shape, *ones),
-            *order[1:],
-            *range(x.ndim, 6),
-        )
+        moved = self.buffer(name, len(x), *(x.shape[axis] for axis in order))
+        permute(self.kernels, moved, x, order)
         return moved
 
+    def _moved_back(self, name: str, y: Any, order: tuple[int, ...]) -> Any:
+        return self._moved(name, y, inverse(order))
+
     def _order(self, rank: int, axes: tuple[int, ...]) -> tuple[int, ...]:
-        """All axes, those that are normalized by (or over) last."""
+        """All axes behind the first, those that are normalized by (or over) last."""
         if axes != tuple(range(rank - len(axes), rank)) and rank > 6:
             self.fail("at most six axes, unless the last ones are meant", f"axis={axes}")
-        return (*(axis for axis in range(rank) if axis not in axes), *axes)
-
-
-def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(order.index(axis) for axis in range(len(order)))
+        return (*(axis for axis in range(1, rank) if axis not in axes), *axes)
 
 
 class BatchNormalization(_Normalizing):
@@ -217,7 +211,7 @@ class BatchNormalization(_Normalizing):
                 y.reshape(-1, C), inverse, rows, gamma, beta, *moving, self.epsilon, ws
             )
         self._saved = order, rows, flags, batch, mean, inverse, ws
-        return self._moved("y moved", y, _inverse(order)), mask
+        return self._moved_back("y moved", y, order), mask
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of gamma and beta, and of the input, through the statistics too."""
@@ -236,7 +230,7 @@ class BatchNormalization(_Normalizing):
             dx.reshape(rows.shape), rows, dz, self._vectors()[0], mean, inverse, dgamma, dbeta,
             flags, ws,
         )  # fmt: skip
-        return self._moved("dx moved", dx, _inverse(order))
+        return self._moved_back("dx moved", dx, order)
 
 
 class LayerNormalization(_Normalizing):
@@ -335,7 +329,7 @@ class LayerNormalization(_Normalizing):
             y.reshape(rows.shape), mean, inverse, rows, gamma, beta, self.epsilon
         )
         self._saved = order, rows, mean, inverse
-        return self._moved("y moved", y, _inverse(order)), mask
+        return self._moved_back("y moved", y, order), mask
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of gamma, beta and input."""
@@ -352,7 +346,7 @@ class LayerNormalization(_Normalizing):
         self.kernels.layer_norm_backward_input(
             dx.reshape(rows.shape), rows, dz, self._vectors()[0], mean, inverse
         )
-        return self._moved("dx moved", dx, _inverse(order))
+        return self._moved_back("dx moved", dx, order)
 
 
 class GroupNormalization(_Normalizing):
@@ -451,7 +445,7 @@ class GroupNormalization(_Normalizing):
             y.reshape(images.shape), mean, inverse, images, *self._vectors(), self.epsilon, ws
         )
         self._saved = order, images, mean, inverse, ws
-        return self._moved("y moved", y, _inverse(order)), mask
+        return self._moved_back("y moved", y, order), mask
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of gamma, beta and input."""
@@ -467,4 +461,4 @@ class GroupNormalization(_Normalizing):
         self.kernels.group_norm_backward_input(
             dx.reshape(images.shape), images, dz, self._vectors()[0], mean, inverse, ws
         )
-        return self._moved("dx moved", dx, _inverse(order))
+        return self._moved_back("dx moved", dx, order)

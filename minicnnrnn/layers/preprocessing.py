@@ -9,6 +9,7 @@ from minicnnrnn import data as batches
 from minicnnrnn.arrays import has_arrays
 from minicnnrnn.kernels.augmentation import CONSTANT, NEAREST, REFLECT, WRAP
 from minicnnrnn.layers.base import Layer, Shape, WeightView
+from minicnnrnn.layers.noise import RandomLayer
 from minicnnrnn.shapes import is_integer, is_real
 
 FILL_MODES = {"reflect": REFLECT, "wrap": WRAP, "constant": CONSTANT, "nearest": NEAREST}
@@ -245,31 +246,19 @@ def fits(shape: tuple[int, ...], last: Shape) -> bool:
     return len(shape) <= len(last) and all(n in (1, size) for n, size in zip(shape, trailing))
 
 
-class _Augmentation(Layer):
+class _Augmentation(RandomLayer):
     """What the random layers for images share: they are active in training only."""
 
+    supports_masking = False
+
     def __init__(self, seed: int | None, data_format: str | None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(seed, **kwargs)
         self.check_data_format(data_format)
-        if seed is not None and not is_integer(seed, 0):
-            self.fail("seed to be a non-negative integer or None", repr(seed))
-        self.seed = seed
-        self._state: Any = None
 
     def check_input(self, input_shape: Shape) -> None:
         """Images."""
         if len(input_shape) != 4:
             self.fail("images (batch, height, width, channels)", input_shape)
-
-    def _random(self) -> tuple[Any, int]:
-        """The state to draw from, and this layer's stream."""
-        assert self.context is not None
-        if self.seed is None:
-            return self.context.random_state, self.stream()
-        if self._state is None:
-            self._state = np.zeros(2, np.int64)
-        self._state[:] = self.seed, self.context.random_state[1]
-        return self._state, 0
 
     def _apply(self, y: Any, x: Any) -> None:
         raise NotImplementedError
@@ -332,7 +321,7 @@ class RandomFlip(_Augmentation):
 
     def _apply(self, y: Any, x: Any) -> None:
         horizontal, vertical = int("horizontal" in self.mode), int("vertical" in self.mode)
-        self.kernels.flip_forward(y, x, *self._random(), horizontal, vertical)
+        self.kernels.flip_forward(y, x, *self.random(), horizontal, vertical)
 
     def _apply_backward(self, dx: Any, dy: Any) -> None:
         self._apply(dx, dy)  # a flip undoes itself
@@ -404,8 +393,8 @@ class RandomTranslation(_Augmentation):
 
     def _apply(self, y: Any, x: Any) -> None:
         factors, rest = self._translation(x.shape)
-        self.kernels.translation_forward(y, x, *self._random(), factors, self.fill_value, *rest)
+        self.kernels.translation_forward(y, x, *self.random(), factors, self.fill_value, *rest)
 
     def _apply_backward(self, dx: Any, dy: Any) -> None:
         factors, rest = self._translation(dy.shape)
-        self.kernels.translation_backward_input(dx, dy, *self._random(), factors, *rest)
+        self.kernels.translation_backward_input(dx, dy, *self.random(), factors, *rest)
