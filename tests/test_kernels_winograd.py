@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
+from minicnnrnn import Sequential, layers
 from minicnnrnn.kernels import transform, winograd
 
 DEVICES = ["numpy", "cpu"]
@@ -263,3 +264,15 @@ def test_it_pays_where_it_was_measured_to():
 )  # fmt: skip
 def test_it_leaves_other_convolutions_alone(other):
     assert pays(**other) == [False, False]
+
+
+def test_a_layer_changes_between_kernels_with_its_shapes():
+    """Weights are packed anew for the other kernels, also where they have not changed."""
+    rng = np.random.default_rng(0)
+    x = normal(rng, 9, 8, 8, 12)
+    assert pays(N=8, H=8, W=8, C=12, F=20)[1]
+    assert not pays(N=1, H=8, W=8, C=12, F=20)[1]
+    model = Sequential([layers.Conv2D(20, 3, padding="same", activation="relu")], seed=0)
+    y = model.predict(x, batch_size=8)  # eight samples, and one
+    assert np.abs(y - model.predict(x, batch_size=1)).max() <= 200 * EPSILON * y.max()
+    assert np.abs(y[:8] - model.predict(x[:8], batch_size=8)).max() == 0

@@ -522,13 +522,12 @@ def winograd_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, P
 def winograd_pays_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
     if (KD, KH, KW) != (1, 3, 3) or max(SD, SH, SW, LD, LH, LW, G) > 1 or OD != D:
         return False
-    # The costs of a train step, in direct outputs (of all channels and filters). Measured on one
-    # core with AVX2: a tile's products cost as much as 5.5 of them, its transforms 30 / C of its
-    # pixels and 30 / F of its outputs, and the filters' transform 36, or 100 where the 36 copies
-    # leave the L2 cache by far. 16 direct outputs a tile against 7.4 at 32 channels: 1.9 times
-    # as fast (measured 1.5-2.1); at 128: 2.7 (2.0-3.3); at 8: 1.2 (1.2-1.5). Images of 5 x 5 and
-    # of 2 x 2 fill their tiles badly (0.9), a first layer has too few channels (0.7-1.0), and a
-    # few tiles of many channels do not pay for the filters: one image of 4 x 4 x 256, 0.25.
+    # The cost of a train step, in outputs of the direct convolution, of which a tile has 16.
+    # Measured on one core with AVX2: a tile's products cost 5.5 of them, its transforms 30 / C
+    # and 30 / F, the transforms of the filters 36, or 100 where they outgrow the L2 cache by far.
+    # So steps become 1.2 times as fast at 16 channels, 1.9 at 32, 2.3-2.7 at 64, 2.9 at 128
+    # and 256. A first layer has too few channels (0.7-0.8), images of 5 x 5 fill their tiles
+    # badly (0.9-1.2), and few tiles do not pay for the filters (4 x 4 x 256, one image: 0.25).
     tiles = N * D * -(-OH // 4) * -(-OW // 4)
     filters = 36 if C * F <= 128 * 128 else 100
     return bool(1.05 * (tiles * (5.5 + 30 / C + 30 / F) + filters) < N * D * OH * OW)

@@ -20,6 +20,7 @@ class Plan(NamedTuple):
     x, y, w : shapes of input, output and weights, with the axes that the kernels have
     integers : strides, dilation and padding along each axis
     workspace : floats
+    algorithm : the kernels to call, where there are several that compute the same
     """
 
     outputs: Sizes
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
     w: Sizes
     integers: Sizes
     workspace: int
+    algorithm: str = ""
 
 
 class BaseConv(Layer, ABC):
@@ -136,6 +138,10 @@ class BaseConv(Layer, ABC):
     def workspace_size(self, x: Sizes, y: Sizes, w: Sizes, integers: Sizes) -> int:
         """Floats of workspace for these shapes."""
 
+    def algorithm(self, x: Sizes, y: Sizes, w: Sizes, integers: Sizes) -> str:
+        """The kernels to call for these shapes, where there are several."""
+        return ""
+
     def plan(self, x_shape: Sizes) -> Plan:
         """Everything that the kernels want for inputs of this shape."""
         found = self._plans.get(x_shape)
@@ -151,7 +157,8 @@ class BaseConv(Layer, ABC):
             size = self.workspace_size(x, y, w, integers)
             if len(self._plans) > 64:  # sequences of ever new lengths
                 self._plans.clear()
-            found = self._plans[x_shape] = Plan(outputs, x, y, w, integers, size)
+            algorithm = self.algorithm(x, y, w, integers)
+            found = self._plans[x_shape] = Plan(outputs, x, y, w, integers, size, algorithm)
         return found
 
 
@@ -194,6 +201,7 @@ class Conv(BaseConv):
         self.check_steps()
         (self.filters,) = shapes.to_tuple(filters, 1, "filters", self.name)
         (self.groups,) = shapes.to_tuple(groups, 1, "groups", self.name)
+        self._packed = ""  # the algorithm that the weights are packed for
         if self.filters % self.groups:
             self.fail(f"filters to be a multiple of groups={self.groups}", self.filters)
 
@@ -217,18 +225,29 @@ class Conv(BaseConv):
 
     def workspace_size(self, x: Sizes, y: Sizes, w: Sizes, integers: Sizes) -> int:
         """Floats of workspace for these shapes."""
-        size: int = self.kernels.conv_workspace(*x, *y[1:], *w[:3], *integers[:6], self.groups)
+        kernel = self.kernel_of(self.algorithm(x, y, w, integers), "workspace")
+        size: int = kernel(*x, *y[1:], *w[:3], *integers[:6], self.groups)
         return size
+
+    def algorithm(self, x: Sizes, y: Sizes, w: Sizes, integers: Sizes) -> str:
+        """Winograd's convolution where it is faster, else the direct one."""
+        sizes = (*x, *y[1:], *w[:3], *integers[:6], self.groups)
+        return "winograd" if self.kernels.winograd_pays(*sizes) else "conv"
+
+    def kernel_of(self, algorithm: str, name: str) -> Any:
+        """One of the algorithm's kernels; their parameters are the same."""
+        return getattr(self.kernels, f"{algorithm}_{name}")
 
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """Convolve, add the bias, activate."""
         plan = self.plan(x.shape)
         w = self.weights[0].value.reshape(plan.w)
         ws, stale = self.workspace(plan.workspace)
-        if stale:
-            self.kernels.conv_prepare(w, self.groups, ws)
+        if stale or self._packed != plan.algorithm:
+            self.kernel_of(plan.algorithm, "prepare")(w, self.groups, ws)
+            self._packed = plan.algorithm
         z, relu = self.buffer("y", *plan.outputs), self.activation.is_relu
-        self.kernels.conv_forward(
+        self.kernel_of(plan.algorithm, "forward")(
             z.reshape(plan.y), x.reshape(plan.x), w, self.bias_value(), *plan.integers,
             self.groups, int(relu), ws,
         )  # fmt: skip
@@ -247,13 +266,13 @@ class Conv(BaseConv):
             dz, y = self.activation.backward(dy).reshape(plan.y), self.buffer("no relu", *(0,) * 5)
         if weight.trainable:
             dw, db = weight.gradient.reshape(plan.w), self.bias_gradient()
-            self.kernels.conv_backward_weight(
+            self.kernel_of(plan.algorithm, "backward_weight")(
                 dw, db, x.reshape(plan.x), dz, y, *plan.integers, self.groups, ws
             )
         if not input_gradient:
             return None
         dx, w = self.buffer("dx", *x.shape), weight.value.reshape(plan.w)
-        self.kernels.conv_backward_input(
+        self.kernel_of(plan.algorithm, "backward_input")(
             dx.reshape(plan.x), dz, y, w, *plan.integers, self.groups, ws
         )
         return dx
