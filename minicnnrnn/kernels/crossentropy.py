@@ -9,9 +9,8 @@ import math
 
 import numpy as np
 
-from minicnnrnn.kernels.elementary import exp, sigmoid
+from minicnnrnn.kernels.elementary import exp, log, log1p, sigmoid
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
-from minicnnrnn.kernels.logarithm import log, log1p
 from minicnnrnn.kernels.regression_loss import EPSILON, grain
 
 # y holds probabilities; or logits; or probabilities that softmax or sigmoid made, and `dy` is

@@ -10,9 +10,8 @@ import math
 import numpy as np
 
 from minicnnrnn.kernels.crossentropy import log_softmax, peak_of
-from minicnnrnn.kernels.elementary import exp
+from minicnnrnn.kernels.elementary import exp, log1p
 from minicnnrnn.kernels.jit import MAX_WORKERS, REASSOCIATE, cpu, inner, split
-from minicnnrnn.kernels.logarithm import log1p
 
 # The logarithm of the probability of what the rules forbid: to begin behind the first label, or
 # to go on to an equal label without a blank between. With it a sequence too short for its labels

@@ -24,7 +24,7 @@ def constants(*values):
 # Inlined whatever LLVM thinks of their length: a loop with a call in it is no vector loop.
 always = cpu(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
-ZERO, HALF, ONE, TWO, THREE, TEN = constants(0, 0.5, 1, 2, 3, 10)
+ZERO, HALF, ONE, TWO, THREE, TEN, INFINITY = constants(0, 0.5, 1, 2, 3, 10, np.inf)
 # exp(x) = 2^n exp(r) with n the integer nearest to x / ln 2; n is exact in the last bits of
 # x / ln 2 + ROUND. ln 2 is split in two, so that n times its first part is exact. Polynomial
 # of exp: S. Moshier, Cephes, single precision.
@@ -168,12 +168,19 @@ def exp(x):
 
 @inner
 def log(x):
-    """Within 1e-7 of log(x), for normal x > 0."""
+    """Within 1e-7 of log(x), for normal x > 0; NaN and infinity stay."""
     f = mantissa(x) - ONE
     p = (((((((G8 * f + G7) * f + G6) * f + G5) * f + G4) * f + G3) * f + G2) * f + G1) * f + G0
     e = binary_exponent(x)
     z = f * f
-    return f + (z * (p * f - HALF) + e * LN2_LOW) + e * LN2_HIGH
+    return choose(x < INFINITY, f + (z * (p * f - HALF) + e * LN2_LOW) + e * LN2_HIGH, x)
+
+
+@inner
+def log1p(x):
+    """log(1 + x) for x >= 0, without losing a small x."""
+    whole = ONE + x
+    return log(whole) + (x - (whole - ONE)) / whole  # and what rounding `whole` took away
 
 
 @inner

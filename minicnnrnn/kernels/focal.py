@@ -17,9 +17,8 @@ from minicnnrnn.kernels.crossentropy import (
     smoothed,
     was_clipped,
 )
-from minicnnrnn.kernels.elementary import exp, sigmoid
+from minicnnrnn.kernels.elementary import exp, log, sigmoid
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
-from minicnnrnn.kernels.logarithm import log
 from minicnnrnn.kernels.regression_loss import grain
 
 # ---------------------------------------------------------------------------------------

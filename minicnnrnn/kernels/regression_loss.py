@@ -10,9 +10,8 @@ One kernel serves all of them, told by an integer code which function is meant.
 
 import numpy as np
 
-from minicnnrnn.kernels.elementary import exp, tanh
+from minicnnrnn.kernels.elementary import exp, log, log1p, tanh
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
-from minicnnrnn.kernels.logarithm import log, log1p
 
 (SQUARED, ABSOLUTE, HUBER, PERCENTAGE, LOGARITHMIC, LOG_COSH, POISSON) = range(7)
 EPSILON = 1e-7  # Keras' epsilon()

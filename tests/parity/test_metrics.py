@@ -120,7 +120,8 @@ def test_batches_add_up(name, outputs, kind, arguments):
         theirs.update_state(t, y, sample_weight=known)
     result = np.asarray(theirs.result())
     assert np.shape(ours.result()) == result.shape
-    np.testing.assert_allclose(ours.result(), result, rtol=2e-5, atol=1e-6)
+    # Keras counts negatives as what is left of all, in single precision.
+    np.testing.assert_allclose(ours.result(), result, rtol=2e-5, atol=5e-6)
     ours.reset_state()
     assert ours.result() == 0
 
