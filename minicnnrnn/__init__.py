@@ -10,6 +10,7 @@
 from typing import TYPE_CHECKING, Any
 
 from minicnnrnn import (
+    applications,
     callbacks,
     constraints,
     datasets,
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Input",
     "Sequential",
+    "applications",
     "callbacks",
     "constraints",
     "datasets",
