@@ -195,7 +195,7 @@ def inception(
     ----------
     input_shape : tuple
         (height, width, channels). Images of less than 64 pixels begin with one convolution of
-        three pixels, in place of a stem that makes them eight times smaller.
+        three pixels and a pooling, in place of a stem that makes them eight times smaller.
     classes : int
     width : float
         Factor on all filters.
@@ -219,6 +219,7 @@ def inception(
     built: list[Any] = [Input(input_shape)]
     if min(input_shape[:2]) < 64:
         built += _convolution(_scaled(64, factor), 3, normalize)
+        built.append(MaxPooling2D(3, strides=2, padding="same"))
     else:
         built += _convolution(_scaled(64, factor), 7, normalize, 2)
         built.append(MaxPooling2D(3, strides=2, padding="same"))

@@ -57,6 +57,7 @@ Legend
                       the output's size)
 ``G``                 groups
 ``M K R``             rows, inner sum, outer sum of the building block in ``gemm.py``
+``keep``              factors of dropout that all time steps share
 ``ws``                workspace
 ====================  =====================================================================
 """
