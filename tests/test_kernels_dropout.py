@@ -137,6 +137,7 @@ def test_noise_is_near_the_float64_reference(size, seed, step, stream, multiply,
     np.testing.assert_allclose(y, wide, atol=2e-6 * (1 + np.abs(x).max()))
 
 
+@pytest.mark.skipif(not JIT, reason="a million numbers in plain Python take a minute")
 def test_noise_is_standard_normal():
     stats = pytest.importorskip("scipy.stats")
     zeros = np.zeros(100_000, np.float32)
@@ -151,6 +152,7 @@ def test_noise_is_standard_normal():
     np.testing.assert_array_equal(noise("cpu", zeros, seed=1), g)
 
 
+@pytest.mark.skipif(not JIT, reason="a million numbers in plain Python take a minute")
 def test_the_tail_of_the_noise_ends_where_it_says():
     zeros = np.zeros(1_000_000, np.float32)
     assert 4.5 < np.abs(noise("cpu", zeros, seed=3)).max() < 5.78

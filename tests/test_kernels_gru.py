@@ -14,6 +14,7 @@ from recurrent_cases import (
     cases,
     flipped,
     forward,
+    mild,
     train,
 )
 
@@ -67,7 +68,7 @@ def test_cpu_equals_reference_exactly_on_integers(case):
 @given(cases)
 @settings(max_examples=20)
 def test_gradients_of_the_reference(case):
-    values = arrays("gru", case)
+    values = arrays("gru", mild(case))
     rng = np.random.default_rng(case["seed"])
     for name in ["x", "w", "u", *(["b"] if case["bias"] else [])]:
 
