@@ -16,46 +16,54 @@ from numba.extending import intrinsic
 from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH
 from minicnnrnn.kernels.panel import VECTOR, floats
 
+# Polynomials are evaluated at 0, a, -a, b, -b and infinity; the formulas use that a b = 1, see
+# ``winograd.py``. All that can be folded into the transform of the filters is: denominators, and
+# factors of a and of b² in the products of either pair, which leave `output_line` two constants
+# of 1 that would be powers of a and b.
+POINTS = a, b = 2 / 3, 3 / 2
+_SCALE = 1 / (2 * (b * b - a * a))
+
 
 def pixel_line(d0, d1, d2, d3, d4, d5):
     """Bᵀ: six pixels."""
-    even, odd = d4 - 4 * d2, d3 - 4 * d1
-    even2, odd2 = d4 - d2, 2 * (d3 - d1)
+    even, odd = d4 - b * b * d2, d3 - b * b * d1
+    even2, odd2 = d4 - a * a * d2, d3 - a * a * d1
+    s = a * a + b * b
     return (
-        4 * d0 - 5 * d2 + d4, even + odd, even - odd, even2 + odd2, even2 - odd2,
-        4 * d1 - 5 * d3 + d5,
+        d0 + d4 - s * d2, even + a * odd, even - a * odd, even2 + b * odd2, even2 - b * odd2,
+        d1 + d5 - s * d3,
     )  # fmt: skip
 
 
 def filter_line(g0, g1, g2):
     """G: three taps of a filter."""
-    even, odd = -1 / 6 * (g0 + g2), -1 / 6 * g1
-    even2, odd2 = 1 / 24 * g0 + 1 / 6 * g2, 1 / 12 * g1
-    return 1 / 4 * g0, even + odd, even - odd, even2 + odd2, even2 - odd2, g2
+    even, odd = -_SCALE * b * g0 - _SCALE * a * g2, -_SCALE * g1
+    even2, odd2 = _SCALE * g0 + _SCALE * b * b * g2, _SCALE * b * g1
+    return g0, even + odd, even - odd, even2 + odd2, even2 - odd2, g2
 
 
 def output_line(m0, m1, m2, m3, m4, m5):
     """Aᵀ: six products, to four outputs."""
     sum1, difference1, sum2, difference2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
     return (
-        m0 + sum1 + sum2, difference1 + 2 * difference2, sum1 + 4 * sum2,
-        difference1 + 8 * difference2 + m5,
+        m0 + b * sum1 + a * a * sum2, difference1 + a * difference2, sum2 + a * sum1,
+        m5 + a * a * difference1 + b * difference2,
     )  # fmt: skip
 
 
 def gradient_line(d0, d1, d2, d3):
     """A: four gradients of outputs."""
-    even, odd = d0 + d2, d1 + d3
-    even2, odd2 = d0 + 4 * d2, 2 * d1 + 8 * d3
-    return d0, even + odd, even - odd, even2 + odd2, even2 - odd2, d3
+    even, odd = d0 + a * a * d2, d1 + a * a * d3
+    even2, odd2 = d2 + a * a * d0, d1 + b * b * d3
+    return d0, odd + b * even, b * even - odd, even2 + a * odd2, even2 - a * odd2, d3
 
 
 def weight_line(m0, m1, m2, m3, m4, m5):
     """Gᵀ: six products, to the gradients of three taps."""
     sum1, difference1, sum2, difference2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
     return (
-        1 / 4 * m0 - 1 / 6 * sum1 + 1 / 24 * sum2, 1 / 12 * difference2 - 1 / 6 * difference1,
-        1 / 6 * (sum2 - sum1) + m5,
+        m0 + _SCALE * sum2 - _SCALE * b * sum1, _SCALE * b * difference2 - _SCALE * difference1,
+        m5 + _SCALE * b * b * sum2 - _SCALE * a * sum1,
     )  # fmt: skip
 
 
@@ -88,7 +96,9 @@ class _Lanes:
     def __sub__(self, other: "_Lanes") -> "_Lanes":
         if other.factor != 1:
             return self + -1 * other
-        return _Lanes(self.builder, self.builder.fsub(self.whole(), other.value))
+        if self.factor != 1:
+            return _Lanes(self.builder, self.builder.fneg(other.value)) + self
+        return _Lanes(self.builder, self.builder.fsub(self.value, other.value))
 
     def constant(self) -> ir.Value:
         return ir.Constant(VECTOR, [float(np.float32(self.factor))] * VECTOR_WIDTH)
@@ -115,7 +125,8 @@ def _transformer(line, size, window=None):
     and of its columns, and the same of the source. With the `window` on the side of the image,
     "source" or "target", also: the first row of the tile that lies in the image and the one
     behind the last, the same of the columns; the address of a vector that stands for all pixels
-    outside; and for a source the address of its gate or 0, for a target 1 for a relu.
+    outside; and for a source the address of its gate or 0, for a target 1 for a relu and the
+    address of a vector that is added before it.
     """
     if not JIT:
         return functools.partial(_twin, line, size, window)
@@ -148,7 +159,8 @@ class _TransformEmitter:
         self.builder, self.window = builder, window
         self.target, self.source = arguments[:3], arguments[3:6]
         if window:
-            *self.inside, self.aside, self.option = arguments[6:]
+            self.inside = arguments[6:10]
+            self.aside, self.option, *self.bias = arguments[10:]
 
     def pointer(self, place: list[ir.Value], i: int, j: int, windowed: bool) -> ir.Value:
         """The address of the vector in row i and column j, or the one aside."""
@@ -181,6 +193,8 @@ class _TransformEmitter:
     def store(self, i: int, j: int, lanes: _Lanes) -> None:
         builder, value, windowed = self.builder, lanes.whole(), self.window == "target"
         if windowed:  # a NaN compares false and so stays
+            bias = builder.load(builder.inttoptr(self.bias[0], VECTOR.as_pointer()), align=4)
+            value = builder.fadd(value, bias)
             relu = builder.icmp_signed("!=", self.option, INT(0))
             floor = builder.select(relu, self.constant(0.0), self.constant(float("-inf")))
             value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
@@ -190,7 +204,7 @@ class _TransformEmitter:
 def _twin(line: Any, size: int, window: str | None, arguments: tuple[int, ...]) -> None:
     """The plain Python twin of every transform."""
     to, down, right, source, step_down, step_right, *rest = arguments
-    top, bottom, left, end, aside, option = rest or (0, 6, 0, 6, 0, 0)
+    top, bottom, left, end, aside, option, *bias = rest or (0, 6, 0, 6, 0, 0)
 
     def vector(base: int, place: int, i: int, j: int, windowed: bool) -> Any:
         exists = not windowed or (top <= i < bottom and left <= j < end)
@@ -205,7 +219,9 @@ def _twin(line: Any, size: int, window: str | None, arguments: tuple[int, ...]) 
 
     def store(i: int, j: int, value: Any) -> None:
         windowed = window == "target"
-        value = np.where(value < 0, 0, value) if windowed and option else value
+        if windowed:
+            value = value + floats(bias[0])[:VECTOR_WIDTH]
+            value = np.where(value < 0, 0, value) if option else value
         vector(to, i * down + j * right, i, j, windowed)[:] = value
 
     _on_both(line, size, load, store)
