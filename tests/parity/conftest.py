@@ -35,3 +35,10 @@ def pytest_collection_modifyitems(items):
         if here in item.path.parents:
             for module in ("keras", "jax"):
                 item.add_marker(pytest.mark.filterwarnings(rf"ignore:::{module}\."))
+
+
+@pytest.fixture(autouse=True)
+def _the_same_weights_in_every_run():
+    """Initial weights are Keras' own, drawn when a layer is made."""
+    if INSTALLED:
+        keras.utils.set_random_seed(0)
