@@ -3,9 +3,16 @@
     python examples/fashion.py              # all three
     python examples/fashion.py resnet20     # one of them
 
-They learn from 10,000 images, each turned around left to right half of the time, and are asked
-about 10,000 others. All of them: Adam with a learning rate that warms up and then falls along a
-cosine.
+They learn from 10,000 images, each turned around left to right half of the time (and shifted a
+little for the deepest), and are asked about 10,000 others. All of them: Adam with a learning rate
+that warms up and then falls along a cosine. On 2 cores (AVX2), seed 1:
+
+    resnet20           90.87 %   339 s
+    small_vgg          89.78 %   about 255 s
+    small_inception    89.70 %   about 385 s
+
+The last two times are those of a train step, times their number: the runs behind the accuracies
+shared the machine with others.
 """
 
 import sys
