@@ -31,7 +31,7 @@ class Constraint(Configured):
 
     def __call__(self, w: Any) -> Any:
         """The weights that take the place of `w`: another array of its shape."""
-        raise NotImplementedError(f"{type(self).__name__}: Expected a method __call__(w).")
+        raise TypeError(f"{type(self).__name__}: Expected a method __call__(w).")
 
 
 class NonNeg(Constraint):

@@ -316,7 +316,8 @@ def get(identifier: Any) -> Callable[[Shape, np.random.Generator], Weights] | No
     elif isinstance(identifier, type) and issubclass(identifier, Initializer):
         return identifier()
     elif identifier is None or callable(identifier):
-        return identifier  # type: ignore[no-any-return]
+        found: Callable[..., Weights] | None = identifier
+        return found
     names = ", ".join(sorted(map(_snake_case, (cls.__name__ for cls in _CLASSES))))
     raise ValueError(f"Expected an initializer, one of: {names}. Received: {identifier!r}")
 

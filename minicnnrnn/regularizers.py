@@ -38,11 +38,11 @@ class Regularizer(Configured):
         ----------
         w : array of any shape
         """
-        raise NotImplementedError(f"{type(self).__name__}: Expected a method value(w).")
+        raise TypeError(f"{type(self).__name__}: Expected a method value(w).")
 
     def gradient(self, w: Any) -> Any:
         """The gradient of ``value``: an array of the shape of `w`."""
-        raise NotImplementedError(f"{type(self).__name__}: Expected a method gradient(w).")
+        raise TypeError(f"{type(self).__name__}: Expected a method gradient(w).")
 
     def __call__(self, w: Any) -> float:
         """The penalty, as in Keras."""

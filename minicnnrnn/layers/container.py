@@ -51,7 +51,7 @@ class Container(Layer):
             child.trainable = self._trainable
 
     @property
-    def input_dtype(self) -> str:  # type: ignore[override]
+    def input_dtype(self) -> str:  # type: ignore[override]  # others have it as a constant
         """What the first layer inside wants."""
         return self.children[0].input_dtype if self.children else "float32"
 

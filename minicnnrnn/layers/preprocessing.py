@@ -24,7 +24,9 @@ class _Affine(Layer):
 
     def _numbers(self, rank: int) -> tuple[Any, Any, Any]:
         """Center, scale and shift, which fit the last axes of the input."""
-        raise NotImplementedError
+        raise TypeError(
+            f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}"
+        )
 
     def _lanes(self, shape: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
         """The numbers for the kernel, one for each element of the last axes, and its workspace."""
@@ -261,10 +263,14 @@ class _Augmentation(RandomLayer):
             self.fail("images (batch, height, width, channels)", input_shape)
 
     def _apply(self, y: Any, x: Any) -> None:
-        raise NotImplementedError
+        raise TypeError(
+            f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}"
+        )
 
     def _apply_backward(self, dx: Any, dy: Any) -> None:
-        raise NotImplementedError
+        raise TypeError(
+            f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}"
+        )
 
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """Change the images in training; pass them through otherwise."""

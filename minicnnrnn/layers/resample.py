@@ -21,7 +21,9 @@ class Spatial(Layer):
 
     def lengths(self, spatial: Shape) -> Shape:
         """Sizes of the output's spatial axes."""
-        raise NotImplementedError
+        raise TypeError(
+            f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}"
+        )
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """The same batch and channels; other spatial axes."""
@@ -190,7 +192,9 @@ class Shifted(Spatial):
 
     def added(self) -> Pairs:
         """(before, after) that each spatial axis grows by; negative where it shrinks."""
-        raise NotImplementedError
+        raise TypeError(
+            f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}"
+        )
 
     def lengths(self, spatial: Shape) -> Shape:
         """Every axis and what it grows by."""

@@ -73,7 +73,7 @@ class Bidirectional(Container):
         forward, backward = self._copy(layer, "forward"), backward_layer
         if backward is None:
             backward = self._copy(layer, "backward")
-            backward.go_backwards = True  # type: ignore[attr-defined]
+            vars(backward)["go_backwards"] = True
         self._check_pair(forward, backward)
         self._given = self._initial(weights)
         self.return_sequences = bool(getattr(forward, "return_sequences", False))
@@ -199,7 +199,7 @@ class Bidirectional(Container):
         """Which steps of the merged output count: the mask in the order of the forward layer."""
         if mask is None:
             return self.buffer("no mask", 0, 0, dtype=np.uint8)
-        if not self.forward_layer.go_backwards:  # type: ignore[attr-defined]
+        if not vars(self.forward_layer)["go_backwards"]:
             return mask
         turned = self.buffer("mask", *mask.shape, dtype=np.uint8)
         turned[...] = mask[:, ::-1]

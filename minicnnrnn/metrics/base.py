@@ -323,7 +323,7 @@ class Mean(KerasMetric):
         super().__init__(name, dtype)
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        """Add values.
+        """Add values: there are no targets, unlike with other metrics.
 
         Parameters
         ----------

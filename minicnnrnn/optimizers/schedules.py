@@ -31,7 +31,7 @@ class LearningRateSchedule(Configured):
 
     def __call__(self, step: int) -> float:
         """The learning rate of the update that comes after `step` others."""
-        raise NotImplementedError(f"{type(self).__name__}: Expected a method __call__(step).")
+        raise TypeError(f"{type(self).__name__}: Expected a method __call__(step).")
 
 
 def _check_steps(name: str, value: Any) -> None:
