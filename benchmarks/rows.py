@@ -126,6 +126,7 @@ def build(row):
     _, make, batch = ROWS[row]
     model = Sequential([*make(), Dense(10, activation="softmax")], seed=0)
     model.compile("adam", "sparse_categorical_crossentropy")
+    model.allocate()
     rng = np.random.default_rng(0)
     shape = (batch, *model.input_shape[1:])
     ids = row == "text"
