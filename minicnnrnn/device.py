@@ -3,7 +3,6 @@
 import math
 import os
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,6 @@ from minicnnrnn.kernels import (
     group_normalization,
     gru,
     hinge,
-    jit,
     lstm,
     merge,
     metric,
@@ -342,6 +340,21 @@ CPU: dict[str, Any] = {
 TABLES = {"numpy": NUMPY, "cpu": CPU}
 
 
+class Launchers:
+    """The launchers of one device by name: those that are asked for, made ready to be called."""
+
+    def __init__(self, table: dict[str, Any]) -> None:
+        self._table = table
+
+    def __getattr__(self, name: str) -> Any:
+        kernel = self._table.get(name)
+        if kernel is None:
+            raise AttributeError(name)
+        launcher = getattr(kernel, "dispatcher", kernel)
+        setattr(self, name, launcher)
+        return launcher
+
+
 class Device:
     """Where a model computes: kernels by name, and arrays in that device's memory.
 
@@ -356,11 +369,9 @@ class Device:
         self.name = name
 
     @cached_property
-    def kernels(self) -> SimpleNamespace:
+    def kernels(self) -> "Launchers":
         """Every public launcher under its name without the device."""
-        if self.name == "cpu":
-            jit.bind()
-        return SimpleNamespace(**TABLES[self.name])
+        return Launchers(TABLES[self.name])
 
     def __repr__(self) -> str:
         return f"Device({self.name!r})"

@@ -1,209 +1,118 @@
-"""How kernels are compiled, cached and spread over threads: decided here, once.
+"""How kernels are compiled and spread over threads: decided here, once.
 
-Three tools make a CPU kernel:
+Four tools make a CPU kernel:
 
 * ``@cpu`` compiles a function with the flags that every kernel shares;
+* ``@inner`` does so for one that only compiled functions call;
 * ``split(body, items, grain, args)`` runs ``body(start, stop, worker, *args)`` over a
   range of work items, cut among the threads when there are at least two grains of work;
 * ``@once(count)`` compiles a function a single time for the whole process and lets
   every other kernel call it through a pointer, so that it is not compiled into each of them.
 
-With ``NUMBA_DISABLE_JIT=1`` all three are plain Python and a debugger can step through them.
+All wait with compiling until they are called. With ``NUMBA_DISABLE_JIT=1`` they are plain Python
+and a debugger can step through them.
 """
 
 import ctypes
 import functools
-import hashlib
 import os
-import sys
-import tempfile
+import pickle
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numba.core import cgutils
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache, _CacheLocator
-from numba.core.ccallback import CFunc
-from numba.extending import intrinsic
+from numba.extending import intrinsic, typeof_impl
 from numba.np.ufunc.parallel import _launch_threads
 
-JIT = not numba.config.DISABLE_JIT
-SIMD_WIDTHS = {"avx512": 16, "avx2": 8, "generic": 4}
+from minicnnrnn.kernels.compiler import (
+    CACHE_DIRECTORY,
+    FLAGS,
+    JIT,
+    MAX_WORKERS,
+    SIMD,
+    SIMD_WIDTHS,
+    IngredientCompiler,
+    KernelCompiler,
+    address_of,
+    cache_for,
+    compilation_listeners,
+)
 
-# nsz and contract let LLVM fuse multiply-adds and forget the sign of zero. nnan, ninf, arcp
-# and afn stay out: a NaN or an infinity must reach the loss, and bits must not depend on luck.
-FLAGS = {
-    "nogil": True,
-    "error_model": "numpy",
-    "boundscheck": False,
-    "fastmath": {"contract", "nsz"},
-}
+__all__ = [
+    "CACHE_DIRECTORY", "INT", "JIT", "MAX_WORKERS", "REASSOCIATE", "SIMD", "SIMD_WIDTHS",
+    "VECTOR_WIDTH", "compilation_listeners", "cpu", "inner", "once", "split",
+]  # fmt: skip
+
+VECTOR_WIDTH = SIMD_WIDTHS[SIMD]
 REASSOCIATE = {"contract", "nsz", "reassoc"}
 SPINS = "1000"  # of a waiting thread before it sleeps: some microseconds
 
 
-def _simd() -> str:
-    """The vector instructions that kernels use: what LLVM says of the host, or what is forced."""
-    forced = os.environ.get("MINICNNRNN_SIMD")
-    if forced is not None:
-        if forced not in SIMD_WIDTHS:
-            raise ValueError(
-                f"MINICNNRNN_SIMD: Expected one of {sorted(SIMD_WIDTHS)}. Received {forced!r}."
-            )
-        return forced
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f") and features.get("avx512vl"):
-        return "avx512"
-    return "avx2" if features.get("avx2") and features.get("fma") else "generic"
+class Kernel:
+    """A function that becomes Numba's dispatcher when it is first called, or called for.
 
+    Hundreds of dispatchers would cost a tenth of a second whenever the package is imported.
 
-SIMD = _simd()
-VECTOR_WIDTH = SIMD_WIDTHS[SIMD]
-MAX_WORKERS = numba.config.NUMBA_NUM_THREADS  # the most that set_num_threads allows
-
-
-# ---------------------------------------------------------------------------------------
-# The cache
-# ---------------------------------------------------------------------------------------
-
-
-def _fingerprint() -> str:
-    """A name for exactly this version of the kernels.
-
-    Numba looks only at the file of the function itself, so an edited callee would leave a
-    stale caller behind. A directory named by all sources together cannot be stale, if it is also
-    named by what they take for constants.
+    Attributes
+    ----------
+    dispatcher
+        What Numba makes of the function.
     """
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    for fact in (numba.__version__, llvmlite.__version__, sys.version, SIMD, str(MAX_WORKERS)):
-        digest.update(fact.encode() + b"\0")
-    return digest.hexdigest()[:16]
+
+    def __init__(self, function: Any, ingredient: bool, flags: dict[str, Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function, self._ingredient, self.flags = function, ingredient, flags
+        _functions[f"{function.__module__}.{function.__qualname__}"] = self
+
+    @functools.cached_property
+    def dispatcher(self) -> Any:
+        chosen = IngredientCompiler if self._ingredient else KernelCompiler
+        wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": self._ingredient}
+        made = numba.njit(pipeline_class=chosen, **{**FLAGS, **wrappers, **self.flags})(
+            self.function
+        )
+        made._cache = cache_for(self.function, self._ingredient)
+        return made
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.dispatcher(*arguments)
+
+    def address(self, arguments: tuple[Any, ...]) -> int:
+        """The address of the function compiled for these types, for LLVM code to call."""
+        with _compiling:
+            if arguments not in self._addresses:
+                self._addresses[arguments] = address_of(self.function, arguments, self.flags)
+            return self._addresses[arguments][0]
+
+    @functools.cached_property
+    def _addresses(self) -> dict[tuple[Any, ...], tuple[int, Any]]:
+        return {}
 
 
-def _cache_directory() -> Path | None:
-    """The first place that can be written to; ``None`` costs compile time at every start."""
-    chosen = os.environ.get("MINICNNRNN_CACHE_DIR")
-    candidates = [chosen] if chosen else [_user_cache(), tempfile.gettempdir()]
-    for candidate in candidates:
-        if candidate is None:
-            continue
-        directory = Path(candidate) / f"minicnnrnn-{_fingerprint()}"
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=directory).close()
-        except OSError:
-            continue
-        return directory
-    return None
+_functions: dict[str, Kernel] = {}  # by module and name
+_compiling = threading.RLock()
 
 
-def _user_cache() -> str | None:
-    if sys.platform == "win32":
-        return os.environ.get("LOCALAPPDATA")
-    home = os.path.expanduser("~")
-    if home == "~":
-        return None
-    default = os.path.join(home, "Library/Caches" if sys.platform == "darwin" else ".cache")
-    return os.environ.get("XDG_CACHE_HOME") or default
-
-
-CACHE_DIRECTORY = _cache_directory() if JIT else None
-
-
-class _Locator(_CacheLocator):
-    """Numba's hook for where to keep a compiled function."""
-
-    def __init__(self, py_func: Any) -> None:
-        self._py_file = py_func.__code__.co_filename
-        self._line = py_func.__code__.co_firstlineno
-
-    def get_cache_path(self) -> str:
-        return str(CACHE_DIRECTORY)
-
-    def get_source_stamp(self) -> str:
-        return "the directory's name is the stamp"
-
-    def get_disambiguator(self) -> str:
-        return str(self._line)
-
-    @classmethod
-    def from_function(cls, py_func: Any, py_file: str) -> "_Locator":
-        return cls(py_func)
-
-
-class _CacheImpl(CompileResultCacheImpl):
-    def __init__(self, py_func: Any) -> None:
-        configured = numba.config.CACHE_LOCATOR_CLASSES
-        numba.config.CACHE_LOCATOR_CLASSES = ""
-        try:
-            super().__init__(py_func)
-        finally:
-            numba.config.CACHE_LOCATOR_CLASSES = configured
-
-    _locator_classes = (_Locator,)
-
-
-class _KernelCache(FunctionCache):
-    """A disk cache whose failures cost time and nothing else."""
-
-    _impl_class = _CacheImpl
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            found = super().load_overload(sig, target_context)
-        except Exception:  # a truncated or foreign file: compile again
-            found = None
-        if found is None:
-            _announce_compilation()
-        return found
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except OSError:
-            self.disable()
-
-
-class _NoCache(NullCache):
-    def load_overload(self, sig: Any, target_context: Any) -> None:
-        _announce_compilation()
-
-
-def _cache_for(function: Any) -> Any:
-    return _NoCache() if CACHE_DIRECTORY is None else _KernelCache(function)
-
-
-# Called once for every kernel that has to be compiled; the progress bar listens here.
-compilation_listeners: list[Callable[[], None]] = []
-
-
-def _announce_compilation() -> None:
-    for listener in compilation_listeners:
-        listener()
+@typeof_impl.register(Kernel)
+def _type_of_kernel(kernel: Kernel, _: Any) -> Any:
+    return types.Dispatcher(kernel.dispatcher)
 
 
 def cpu(function: Any = None, **flags: Any) -> Any:
     """Compile a CPU kernel, or any function that one calls, with the shared flags."""
     if function is None:
         return lambda function: cpu(function, **flags)
-    if not JIT:
-        return function
-    dispatcher = numba.njit(**{**FLAGS, **flags})(function)
-    dispatcher._cache = _cache_for(function)
-    return dispatcher
+    return Kernel(function, False, flags) if JIT else function
 
 
 def inner(function: Any) -> Any:
     """Compile a function that only other compiled functions call: no wrapper for Python."""
-    return cpu(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return Kernel(function, True, {}) if JIT else function
 
 
 # ---------------------------------------------------------------------------------------
@@ -212,48 +121,38 @@ def inner(function: Any) -> Any:
 
 INT = ir.IntType(64)
 POINTER = ir.IntType(8).as_pointer()
-_bindings: list[Callable[[], None]] = []
 
 
-def once(count: int, **flags: Any) -> Callable[[Any], Any]:
+def once(
+    count: int, guard: Callable[[int], int] = lambda address: address, **flags: Any
+) -> Callable[[Any], Any]:
     """Compile a function of `count` integers a single time; call it through a pointer.
 
     A kernel that calls an ordinary jitted function carries its own copy of that function's
     machine code, and pays for it whenever it is compiled. A function marked ``once`` is
     compiled alone; callers pass one tuple of integers and load its address from a cell that
     LLVM knows by name. At first the cell holds a trampoline that compiles the function, so
-    it does not matter what is compiled first.
+    it does not matter what is compiled first, and what is not called is not compiled. A guard
+    may give the address of something else to call in its place.
     """
 
     def decorate(function: Any) -> Any:
         if not JIT:
             return lambda arguments: function(*arguments)
-        symbol = f"minicnnrnn_{function.__name__}"
+        symbol, kernel = f"minicnnrnn_{function.__name__}", Kernel(function, True, flags)
         cell = ctypes.c_void_p()
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)
 
-        @functools.cache
-        def compile_once() -> None:
-            _start_threads()  # defines the symbol get_num_threads
-            compiled = CFunc(
-                function,
-                ([types.intp] * count, types.void),
-                locals={},
-                options={**FLAGS, **flags, "nopython": True},
-            )
-            compiled._cache = _cache_for(function)
-            compiled.compile()
-            cell.value = compiled.address
-            call.compiled = compiled
-
         def first_call(*arguments: int) -> None:
-            bind()
+            with _compiling:
+                if cell.value == first:
+                    _start_threads()  # defines the symbols that `fork` calls
+                    cell.value = guard(kernel.address((types.intp,) * count))
             prototype(cell.value or 0)(*arguments)
 
         trampoline = prototype(first_call)
-        cell.value = ctypes.cast(trampoline, ctypes.c_void_p).value
+        cell.value = first = ctypes.cast(trampoline, ctypes.c_void_p).value
         llvm.add_symbol(symbol, ctypes.addressof(cell))
-        _bindings.append(compile_once)
 
         @intrinsic
         def call(typingctx, arguments):
@@ -299,28 +198,11 @@ def _start_threads() -> None:
             del os.environ["GOMP_SPINCOUNT"]
 
 
-def bind() -> None:
-    """Compile or load everything marked ``once``; a device does so before its first kernel."""
-    for binding in _bindings:
-        binding()
-    if JIT:
-        _guard_workqueue()
-
-
 # ---------------------------------------------------------------------------------------
 # Threads
 # ---------------------------------------------------------------------------------------
 
 if JIT:
-
-    @intrinsic
-    def _run_range(typingctx, function, data, start, stop, worker):
-        def codegen(context, builder, signature, values):
-            kind = ir.FunctionType(ir.VoidType(), [INT] * 4).as_pointer()
-            builder.call(builder.inttoptr(values[0], kind), values[1:])
-            return context.get_dummy_value()
-
-        return types.void(function, data, start, stop, worker), codegen
 
     @intrinsic
     def _thread_count(typingctx):
@@ -333,34 +215,71 @@ if JIT:
 
         return types.intp(), codegen
 
-    @once(4, parallel=True)
-    def fork(function, data, items, grain):
-        """Cut `items` into one range a thread, none smaller than `grain`: the only `prange`."""
-        workers = max(1, min(_thread_count(), items // grain))
-        for worker in prange(workers):
-            start = items * worker // workers
-            _run_range(function, data, start, items * (worker + 1) // workers, worker)
+    @intrinsic
+    def _run_team(typingctx, function, data, items, workers, threads):
+        """Call ``function(data, start, stop, worker)`` for every worker, each on a thread.
+
+        Numba's ``prange`` compiles to the same call of its thread pool, but takes half a second
+        to load the machinery for it.
+        """
+
+        def codegen(context, builder, signature, values):
+            pointer = INT.as_pointer()
+            member = _team_member(builder.module)
+            task = cgutils.pack_array(builder, values[:4])
+            task = builder.ptrtoint(cgutils.alloca_once_value(builder, task), INT)
+            first = cgutils.alloca_once_value(builder, task)  # workers are told apart by an
+            step = cgutils.alloca_once_value(builder, INT(1))  # address, a byte further each
+            count = cgutils.alloca_once_value(builder, values[3])
+            kind = ir.FunctionType(
+                ir.VoidType(), [member.type, pointer, pointer, pointer, INT, INT, INT,
+                                ir.IntType(32)]
+            )  # fmt: skip
+            builder.call(
+                cgutils.get_or_insert_function(builder.module, kind, "numba_parallel_for"),
+                [member, first, count, step, task, INT(0), INT(1),
+                 builder.trunc(values[4], ir.IntType(32))],
+            )  # fmt: skip
+            return context.get_dummy_value()
+
+        return types.void(function, data, items, workers, threads), codegen
+
+    def _team_member(module: ir.Module) -> ir.Function:
+        """What a thread of the pool runs: ``void (addresses, counts, steps, task)``."""
+        pointer = INT.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, pointer, pointer, INT])
+        member = ir.Function(module, kind, "team_member")
+        member.linkage = "internal"
+        builder = ir.IRBuilder(member.append_basic_block())
+        addresses, counts, _, task = member.args
+        fields = builder.inttoptr(task, pointer)
+        function, data, items, workers = (
+            builder.load(builder.gep(fields, [INT(i)])) for i in range(4)
+        )
+        first = builder.sub(builder.load(addresses), task)
+        run = builder.inttoptr(function, ir.FunctionType(ir.VoidType(), [INT] * 4).as_pointer())
+        with cgutils.for_range(builder, builder.load(counts)) as loop:
+            worker = builder.add(first, loop.index)
+            begin, end = (
+                builder.sdiv(builder.mul(items, n), workers)
+                for n in (worker, builder.add(worker, INT(1)))
+            )
+            builder.call(run, [data, begin, end, worker])
+        builder.ret_void()
+        return member
 
     _RANGE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
-    _serially = _RANGE(lambda function, data, items, grain: _RANGE(function)(data, 0, items, 0))
+    _kept: list[Any] = []  # what LLVM holds the bare addresses of
 
-    def _stay_serial() -> None:
-        """In a forked child the threads of the parent are gone, and OpenMP ends the process."""
-        fork.cell.value = ctypes.cast(_serially, ctypes.c_void_p).value
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_stay_serial)
-
-    @functools.cache
-    def _guard_workqueue() -> None:
+    def _one_at_a_time(address: int) -> int:
         """Let one Python thread at a time into Numba's own thread pool, others run serially.
 
         The pool "workqueue", which Numba takes where there is no OpenMP, ends the process when
         two threads enter it.
         """
         if numba.threading_layer() != "workqueue":
-            return
-        lock, parallel = threading.Lock(), _RANGE(fork.cell.value)
+            return address
+        lock, parallel = threading.Lock(), _RANGE(address)
 
         def enter(function: int, data: int, items: int, grain: int) -> None:
             if not lock.acquire(blocking=False):
@@ -371,8 +290,33 @@ if JIT:
             finally:
                 lock.release()
 
-        fork.guarded = _RANGE(enter)  # LLVM holds the bare address
-        fork.cell.value = ctypes.cast(fork.guarded, ctypes.c_void_p).value
+        _kept.append(_RANGE(enter))
+        return ctypes.cast(_kept[-1], ctypes.c_void_p).value or 0
+
+    @once(4, guard=_one_at_a_time)
+    def fork(function, data, items, grain):
+        """Cut `items` into one range a thread, none smaller than `grain`."""
+        threads = _thread_count()
+        workers = max(1, min(threads, items // grain))
+        _run_team(function, data, items, workers, threads)
+
+    _serially = _RANGE(lambda function, data, items, grain: _RANGE(function)(data, 0, items, 0))
+
+    def _stay_serial() -> None:
+        """In a forked child the threads of the parent are gone, and OpenMP ends the process."""
+        fork.cell.value = ctypes.cast(_serially, ctypes.c_void_p).value
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_stay_serial)
+
+    def _resolve(cell: int, key: int, size: int) -> None:
+        """Write the address of a body, named by a key, to the cell of a kernel that runs it."""
+        name, arguments = pickle.loads(ctypes.string_at(key, size))
+        ctypes.c_int64.from_address(cell).value = _functions[name].address(arguments)
+
+    _resolver = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(_resolve)
+    _resolver_cell = ctypes.c_void_p(ctypes.cast(_resolver, ctypes.c_void_p).value)
+    llvm.add_symbol("minicnnrnn_resolve", ctypes.addressof(_resolver_cell))
 
     @intrinsic
     def split(typingctx, body, items, grain, arguments):
@@ -382,15 +326,26 @@ if JIT:
         is cut. `grain` is the least number of items worth a thread; below two grains, in a
         forked child and where another Python thread is inside Numba's own pool, the body runs
         serially in the caller.
+
+        The body is compiled alone and called by its address, which a kernel that comes from the
+        cache asks for at its first call.
         """
-        integers = (types.intp, types.intp, types.intp)
-        body.get_call_type(typingctx, integers + tuple(arguments), {})
-        compiled = body.dispatcher.overloads[integers + tuple(arguments)]
+        function = body.dispatcher.py_func
+        name = f"{function.__module__}.{function.__qualname__}"
+        members = (types.intp, types.intp, types.intp, *arguments)
+        _functions[name].address(members)  # raises here what is wrong with the body
+        key = pickle.dumps((name, members))
 
         def codegen(context, builder, signature, values):
             _, items, grain, pack = values
-            context.active_code_library.add_linking_library(compiled.library)
-            ranged = _ranged_body(context, builder.module, compiled.fndesc, pack.type)
+            cell = cgutils.add_global_variable(builder.module, INT, f".cell.{name}")
+            cell.linkage, cell.initializer = "internal", INT(0)
+            with builder.if_then(builder.icmp_signed("==", builder.load(cell), INT(0))):
+                text = cgutils.make_bytearray(key)
+                text = cgutils.global_constant(builder.module, f".key.{name}", text)
+                known = [builder.ptrtoint(cell, INT), builder.ptrtoint(text, INT), INT(len(key))]
+                builder.call(load_cell(builder, "minicnnrnn_resolve", [INT] * 3), known)
+            ranged = _ranged_body(context, builder.module, members, cell, pack.type)
             data = cgutils.alloca_once_value(builder, pack)
             address = builder.ptrtoint(data, INT)
             alone = builder.icmp_signed("<", items, builder.mul(grain, INT(2)))
@@ -405,7 +360,9 @@ if JIT:
 
         return types.void(body, items, grain, arguments), codegen
 
-    def _ranged_body(context: Any, module: ir.Module, fndesc: Any, pack: ir.Type) -> ir.Function:
+    def _ranged_body(
+        context: Any, module: ir.Module, members: Any, cell: ir.Value, pack: ir.Type
+    ) -> ir.Function:
         """Wrap a body as ``void (data, start, stop, worker)`` that unpacks its arguments."""
         name = module.get_unique_name("ranged_body")
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [INT] * 4), name)
@@ -413,11 +370,10 @@ if JIT:
         builder = ir.IRBuilder(function.append_basic_block())
         data, *integers = function.args
         values = builder.load(builder.inttoptr(data, pack.as_pointer()))
-        members = [builder.extract_value(values, i) for i in range(len(pack.elements))]
-        target = context.declare_function(module, fndesc)
-        context.call_conv.call_function(
-            builder, target, fndesc.restype, fndesc.argtypes, integers + members
-        )
+        unpacked = [builder.extract_value(values, i) for i in range(len(pack.elements))]
+        kinds = [context.get_value_type(member) for member in members]
+        body = ir.FunctionType(ir.VoidType(), kinds).as_pointer()
+        builder.call(builder.inttoptr(builder.load(cell), body), integers + unpacked)
         builder.ret_void()
         return function
 
