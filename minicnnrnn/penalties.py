@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from minicnnrnn.device import Device
-from minicnnrnn.kernels.gemm import PARTS
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.regularizers import kernel_rates
 
 

@@ -7,7 +7,7 @@ import pytest
 from checks import kernel, nans
 from hypothesis import strategies as st
 
-from minicnnrnn.kernels import activation as codes
+from minicnnrnn.kernels import codes
 
 GATES = {"simple_rnn": 1, "lstm": 4, "gru": 3}
 TAPE = {"simple_rnn": 1, "lstm": 4, "gru": 4}

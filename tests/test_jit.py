@@ -136,7 +136,10 @@ print(len(wrong))
 def test_an_unknown_instruction_set_is_refused():
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "MINICNNRNN_SIMD": "sse9"}
     done = subprocess.run(
-        [sys.executable, "-c", "import minicnnrnn"], env=variables, capture_output=True, text=True
+        [sys.executable, "-c", "import minicnnrnn.kernels.jit"],
+        env=variables,
+        capture_output=True,
+        text=True,
     )
     assert "Expected one of ['avx2', 'avx512', 'generic']. Received 'sse9'" in done.stderr
 
@@ -145,3 +148,25 @@ def test_an_unknown_instruction_set_is_refused():
 @pytest.mark.parametrize("simd", sorted(jit.SIMD_WIDTHS))
 def test_every_instruction_set_gives_the_right_product(simd):
     assert run("step(); print(1)", MINICNNRNN_SIMD=simd).strip() == "1"
+
+
+@needs_jit
+def test_after_a_warm_up_a_usual_model_compiles_nothing(tmp_path):
+    variables = {
+        **os.environ, "PYTHONPATH": str(ROOT), "MINICNNRNN_CACHE_DIR": str(tmp_path),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "minicnnrnn", "warmup", "LSTM"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+    assert str(tmp_path) in done.stdout
+    code = """
+from minicnnrnn import Sequential, layers
+from minicnnrnn.kernels import jit
+compiled = []
+jit.compilation_listeners.append(lambda: compiled.append(1))
+model = Sequential([layers.Input((5, 3)), layers.LSTM(7), layers.Dense(2, activation="softmax")])
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+model.fit(np.zeros((9, 5, 3)), np.zeros(9), verbose=0)
+model.predict(np.zeros((1, 5, 3)), verbose=0)
+print(len(compiled))
+"""
+    assert int(run(code, MINICNNRNN_CACHE_DIR=str(tmp_path))) == 0

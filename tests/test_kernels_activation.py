@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minicnnrnn.kernels import activation
-from minicnnrnn.kernels.activation import FROM_OUTPUT
+from minicnnrnn.kernels.codes import FROM_OUTPUT
 from minicnnrnn.kernels.jit import JIT
 
 DEVICES = ["numpy", "cpu"]

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from minicnnrnn.kernels.augmentation import CONSTANT, NEAREST, REFLECT, WRAP
+from minicnnrnn.kernels.codes import CONSTANT, NEAREST, REFLECT, WRAP
 from minicnnrnn.kernels.dropout import philox
 from minicnnrnn.kernels.jit import JIT
 

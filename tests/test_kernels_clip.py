@@ -8,8 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from minicnnrnn.kernels.clip import GLOBAL_NORM, NORM, VALUE
-from minicnnrnn.kernels.gemm import PARTS
+from minicnnrnn.kernels.codes import GLOBAL_NORM, NORM, PARTS, VALUE
 from minicnnrnn.kernels.jit import JIT
 
 DEVICES, KINDS = ["numpy", "cpu"], [VALUE, NORM, GLOBAL_NORM]

@@ -7,8 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from minicnnrnn.kernels.confusion import ALL, BINARY, CLASSES, LARGEST, SCORES
-from minicnnrnn.kernels.crossentropy import IGNORE_NONE
+from minicnnrnn.kernels.codes import ALL, BINARY, CLASSES, IGNORE_NONE, LARGEST, SCORES
 
 DEVICES = ["numpy", "cpu"]
 shapes = st.tuples(st.integers(1, 30), st.integers(1, 8))

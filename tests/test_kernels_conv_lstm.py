@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from recurrent_cases import PAIRS, assert_near, assert_same
 from recurrent_cases import train as train_rows
 
-from minicnnrnn.kernels.activation import GELU, HARD_SIGMOID, LINEAR, SIGMOID, TANH
+from minicnnrnn.kernels.codes import GELU, HARD_SIGMOID, LINEAR, SIGMOID, TANH
 from minicnnrnn.kernels.jit import JIT
 
 DEVICES = ["numpy", "cpu"]

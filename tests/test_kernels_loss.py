@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
-from minicnnrnn.kernels import regression_loss as codes
-from minicnnrnn.kernels.crossentropy import FUSED, IGNORE_NONE, LOGITS, PROBABILITIES
+from minicnnrnn.kernels import codes
+from minicnnrnn.kernels.codes import FUSED, IGNORE_NONE, LOGITS, PROBABILITIES
 from minicnnrnn.kernels.jit import JIT
 
 DEVICES = ["numpy", "cpu"]

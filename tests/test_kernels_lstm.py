@@ -18,7 +18,7 @@ from recurrent_cases import (
     train,
 )
 
-from minicnnrnn.kernels.activation import GELU, HARD_SIGMOID, LINEAR
+from minicnnrnn.kernels.codes import GELU, HARD_SIGMOID, LINEAR
 from minicnnrnn.kernels.jit import JIT
 
 DEVICES = ["numpy", "cpu"]

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from minicnnrnn.kernels.merge import ADD, MAXIMUM, MULTIPLY
+from minicnnrnn.kernels.codes import ADD, MAXIMUM, MULTIPLY
 
 DEVICES = ["numpy", "cpu"]
 CODES = [ADD, MULTIPLY, MAXIMUM]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from minicnnrnn import regularizers
-from minicnnrnn.kernels.gemm import PARTS
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.jit import JIT
 
 DEVICES = ["numpy", "cpu"]

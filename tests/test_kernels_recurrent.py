@@ -6,7 +6,7 @@ from checks import kernel, nans
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minicnnrnn.kernels.recurrent import AS_IT_IS, FROM_SAMPLES, FROM_STEPS
+from minicnnrnn.kernels.codes import AS_IT_IS, FROM_SAMPLES, FROM_STEPS
 
 DEVICES = ["numpy", "cpu"]
 SIZES = st.integers(1, 9)

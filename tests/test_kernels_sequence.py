@@ -8,11 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import seeds
 
+from minicnnrnn.kernels.codes import ADD, AVERAGE, CONCAT, MULTIPLY
 from minicnnrnn.kernels.jit import JIT
-from minicnnrnn.kernels.sequence import AVERAGE, CONCAT, MULTIPLY, SUM
 
 DEVICES = ["numpy", "cpu"]
-MODES = [CONCAT, SUM, MULTIPLY, AVERAGE]
+MODES = [CONCAT, ADD, MULTIPLY, AVERAGE]
 NONE = np.zeros((0, 0), np.uint8)
 
 
@@ -67,7 +67,7 @@ def test_masking_on_the_cpu_equals_the_reference(R, C, seed):
     ("mode", "y", "da", "db"),
     [
         (CONCAT, [[1, 30], [2, 20], [4, 10]], [5, 6, 7], [70, 60, 50]),
-        (SUM, [[31], [22], [14]], [5, 6, 7], [7, 6, 5]),
+        (ADD, [[31], [22], [14]], [5, 6, 7], [7, 6, 5]),
         (AVERAGE, [[15.5], [11], [7]], [2.5, 3, 3.5], [3.5, 3, 2.5]),
         (MULTIPLY, [[30], [40], [40]], [150, 120, 70], [28, 12, 5]),
     ],

@@ -17,7 +17,7 @@ from recurrent_cases import (
     train,
 )
 
-from minicnnrnn.kernels.activation import GELU, LINEAR, RELU
+from minicnnrnn.kernels.codes import GELU, LINEAR, RELU
 from minicnnrnn.kernels.jit import JIT
 
 DEVICES = ["numpy", "cpu"]

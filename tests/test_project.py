@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import minicnnrnn
+from minicnnrnn.device import DEVICES, ROOMS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minicnnrnn"
@@ -63,9 +64,9 @@ def test_files_are_short_enough_to_read(folder):
 IMPORT = """
 import sys
 import minicnnrnn
-from minicnnrnn.kernels import jit
-heavy = {"sklearn", "matplotlib", "pandas", "torch"} & set(sys.modules)
+heavy = {"numba", "sklearn", "matplotlib", "pandas", "torch"} & set(sys.modules)
 assert not heavy, heavy
+from minicnnrnn.kernels import jit
 if jit.CACHE_DIRECTORY is not None:
     assert list(jit.CACHE_DIRECTORY.iterdir()) == []
 """
@@ -75,6 +76,31 @@ def test_importing_is_light_and_compiles_nothing(tmp_path):
     # With an empty cache, whatever is compiled leaves a file there.
     environment = {**os.environ, "MINICNNRNN_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", IMPORT], check=True, env=environment, cwd=tmp_path)
+
+
+def launchers_of(room):
+    """The public launchers in a room by name and device."""
+    module = importlib.import_module(f"minicnnrnn.kernels.{room}")
+    found = {device: {} for device in DEVICES}
+    for name, value in vars(module).items():
+        operation, _, device = name.rpartition("_")
+        public = operation and not name.startswith("_")
+        if device in DEVICES and public and value.__module__ == module.__name__:
+            found[device][operation] = list(inspect.signature(value).parameters)
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_device_has_the_same_kernels_with_the_same_parameters(room):
+    found = launchers_of(room)
+    for device in DEVICES:
+        assert found[device] == found["numpy"]
+        assert set(found[device]) == set(ROOMS[room])
+
+
+def test_every_room_with_launchers_is_listed():
+    files = {path.stem for path in (ROOT / "minicnnrnn/kernels").glob("*.py")} - {"__init__"}
+    assert {file for file in files if any(launchers_of(file).values())} == set(ROOMS)
 
 
 def test_license_and_metadata():

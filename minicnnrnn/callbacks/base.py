@@ -4,8 +4,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from minicnnrnn.kernels.jit import compilation_listeners
-
 Logs = dict[str, Any] | None
 
 
@@ -138,6 +136,8 @@ class ProgressBar(Callback):
             dynamic_ncols=True,
             mininterval=0.1 if seen else 3600,
         )
+        from minicnnrnn.kernels.jit import compilation_listeners  # loads Numba
+
         compilation_listeners.append(self._on_compilation)
 
     def _on_compilation(self) -> None:
@@ -159,6 +159,8 @@ class ProgressBar(Callback):
     def close(self) -> None:
         """Close a bar that is left open."""
         if self._bar is not None:
+            from minicnnrnn.kernels.jit import compilation_listeners
+
             compilation_listeners.remove(self._on_compilation)
             self._bar.close()
             self._bar = None

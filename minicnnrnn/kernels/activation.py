@@ -8,6 +8,34 @@ import math
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import (
+    ELU,
+    EXPONENTIAL,
+    FROM_OUTPUT,
+    GELU,
+    GELU_TANH,
+    HARD_SHRINK,
+    HARD_SIGMOID,
+    HARD_SILU,
+    HARD_TANH,
+    LEAKY_RELU,
+    LINEAR,
+    LOG_SIGMOID,
+    MISH,
+    RELU,
+    RELU6,
+    SELU,
+    SIGMOID,
+    SILU,
+    SOFT_SHRINK,
+    SOFTPLUS,
+    SOFTSIGN,
+    SPARSE_PLUS,
+    SPARSE_SIGMOID,
+    SQUAREPLUS,
+    TANH,
+    TANH_SHRINK,
+)
 from minicnnrnn.kernels.elementary import (
     HALF,
     ONE,
@@ -30,18 +58,6 @@ from minicnnrnn.kernels.elementary import (
 )
 from minicnnrnn.kernels.jit import cpu, inner, once, split
 from minicnnrnn.kernels.panel import address, floats
-
-LINEAR, RELU, LEAKY_RELU, ELU, SELU, GELU, GELU_TANH = 0, 1, 2, 3, 4, 5, 6
-SILU, SOFTPLUS, TANH, SIGMOID, HARD_SIGMOID = 7, 8, 9, 10, 11
-RELU6, HARD_TANH, SPARSE_SIGMOID, HARD_SILU, SOFT_SHRINK, HARD_SHRINK = 12, 13, 14, 15, 16, 17
-EXPONENTIAL, SOFTSIGN, LOG_SIGMOID, MISH, TANH_SHRINK = 18, 19, 20, 21, 22
-SQUAREPLUS, SPARSE_PLUS = 23, 24
-
-# The derivative of these follows from the output alone; that of the others needs the input.
-FROM_OUTPUT = (
-    LINEAR, RELU, LEAKY_RELU, ELU, SELU, SOFTPLUS, TANH, SIGMOID, HARD_SIGMOID, RELU6, HARD_TANH,
-    SPARSE_SIGMOID, SOFT_SHRINK, HARD_SHRINK, EXPONENTIAL, SOFTSIGN, LOG_SIGMOID,
-)  # fmt: skip
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 # A straight line, cut off at both ends: slope, height at zero, lowest and highest value.

@@ -2,11 +2,10 @@
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import CONSTANT, NEAREST, REFLECT, WRAP
 from minicnnrnn.kernels.dropout import HALF, WORD, philox
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
-
-REFLECT, WRAP, CONSTANT, NEAREST = 0, 1, 2, 3
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

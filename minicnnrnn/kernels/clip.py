@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from minicnnrnn.kernels.gemm import PARTS
+from minicnnrnn.kernels.codes import NORM, PARTS, VALUE
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.update import BLOCK, GRAIN, blocks, part
-
-VALUE, NORM, GLOBAL_NORM = range(3)  # kinds
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

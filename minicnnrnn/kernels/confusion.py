@@ -6,14 +6,8 @@ unions. They add up over batches, so that no output need be kept.
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import ALL, BINARY, LARGEST, SCORES
 from minicnnrnn.kernels.jit import cpu, inner
-
-# Which outputs of a row may count as positive: all; or those equal to the largest one, unless it
-# is zero. A number k above zero: the k largest, of equals the first.
-ALL, LARGEST = 0, -1
-# What the outputs of a row are: scores, of which the largest is the answer; answers, each to be
-# compared with its target; or each yes where it is not below a threshold.
-SCORES, CLASSES, BINARY = 0, 1, 2
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

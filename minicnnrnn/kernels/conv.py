@@ -3,11 +3,11 @@
 import numpy as np
 
 from minicnnrnn.kernels.band import BAND_ROWS, ZERO, add_parts, band_rows, copy_band, pack_gradient
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     ADD_BIAS,
     OVERWRITE,
-    PARTS,
     RELU,
     block,
     product,

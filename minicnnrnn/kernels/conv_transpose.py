@@ -6,6 +6,7 @@ pass and the weight gradient of the same convolution, with input and output exch
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.conv import (
     conv_backward_input_numpy,
     conv_backward_weight_cpu,
@@ -16,7 +17,7 @@ from minicnnrnn.kernels.conv import (
     conv_workspace_cpu,
     gather_input,
 )
-from minicnnrnn.kernels.gemm import ADD_BIAS, OVERWRITE, PARTS, RELU, sum_rows
+from minicnnrnn.kernels.gemm import ADD_BIAS, OVERWRITE, RELU, sum_rows
 from minicnnrnn.kernels.jit import cpu
 
 # ---------------------------------------------------------------------------------------

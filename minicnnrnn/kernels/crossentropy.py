@@ -9,15 +9,10 @@ import math
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import LOGITS, PROBABILITIES
 from minicnnrnn.kernels.elementary import exp, log, log1p, sigmoid
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.regression_loss import EPSILON, grain
-
-# y holds probabilities; or logits; or probabilities that softmax or sigmoid made, and `dy` is
-# wanted with respect to its logits: the derivative of the activation is skipped.
-PROBABILITIES, LOGITS, FUSED = 0, 1, 2
-
-IGNORE_NONE = -(2**31)  # a label that no row has
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

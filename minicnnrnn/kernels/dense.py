@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.gemm import (
     ADD_BIAS,
     OVERWRITE,
-    PARTS,
     RELU,
     product,
     product_transposed,

@@ -10,11 +10,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnnrnn.kernels.band import ZERO, add_parts
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     ADD_BIAS,
     OVERWRITE,
-    PARTS,
     RELU,
     TileEmitter,
     set_offset,

@@ -7,8 +7,8 @@ Detection", arXiv:1708.02002, section 3.
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import LOGITS
 from minicnnrnn.kernels.crossentropy import (
-    LOGITS,
     clip,
     clipped,
     log_softmax,

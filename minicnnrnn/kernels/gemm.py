@@ -25,6 +25,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.jit import (
     INT,
     JIT,
@@ -350,7 +351,6 @@ def set_offset(ws, table, r, offset):
 
 ROW_BLOCK = 96  # rows of C that one work item computes: a block of A stays in the L2 cache
 DEPTH_BLOCK = 256  # rows of B that are packed at a time: a packed panel stays in the L1 cache
-PARTS = 16  # a long sum over rows is cut this many ways, whatever the number of threads
 
 
 @inner

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minicnnrnn.kernels.gemm import PARTS
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.jit import MAX_WORKERS, REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.normalization import (
     NOTHING,

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from minicnnrnn.kernels.activation import FROM_OUTPUT, differentiate
+from minicnnrnn.kernels.activation import differentiate
+from minicnnrnn.kernels.codes import FROM_OUTPUT
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import address, grain, pack, panel_size

@@ -6,9 +6,8 @@ branch to its place.
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import ADD, MULTIPLY
 from minicnnrnn.kernels.jit import cpu, inner, split
-
-ADD, MULTIPLY, MAXIMUM = range(3)
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

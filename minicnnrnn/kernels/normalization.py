@@ -6,7 +6,7 @@ is made of: its tools are the functions here that work on addresses.
 
 import numpy as np
 
-from minicnnrnn.kernels.gemm import PARTS
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.jit import cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
 

@@ -21,12 +21,11 @@ Grounded Application of Dropout in Recurrent Neural Networks", arXiv:1512.05287,
 import numpy as np
 
 from minicnnrnn.kernels.activation import (
-    FROM_OUTPUT,
-    LEAKY_RELU,
     activate,
     activation_backward_numpy,
     activation_forward_numpy,
 )
+from minicnnrnn.kernels.codes import FROM_OUTPUT, FROM_SAMPLES, FROM_STEPS, LEAKY_RELU
 from minicnnrnn.kernels.gemm import ACCUMULATE, DEPTH_BLOCK, OVERWRITE, gemm_block
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
@@ -40,8 +39,6 @@ from minicnnrnn.kernels.panel import (
     panel_width,
     panels,
 )
-
-AS_IT_IS, FROM_SAMPLES, FROM_STEPS = 0, 1, 2  # how the axes of a batch of sequences turn
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

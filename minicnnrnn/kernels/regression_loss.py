@@ -10,10 +10,17 @@ One kernel serves all of them, told by an integer code which function is meant.
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import (
+    ABSOLUTE,
+    HUBER,
+    LOG_COSH,
+    LOGARITHMIC,
+    PERCENTAGE,
+    SQUARED,
+)
 from minicnnrnn.kernels.elementary import exp, log, log1p, tanh
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 
-(SQUARED, ABSOLUTE, HUBER, PERCENTAGE, LOGARITHMIC, LOG_COSH, POISSON) = range(7)
 EPSILON = 1e-7  # Keras' epsilon()
 
 # ---------------------------------------------------------------------------------------

@@ -2,12 +2,11 @@
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.elementary import ONE, ZERO, choose
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
 from minicnnrnn.kernels.scale import shared_row
-
-PARTS = 16  # the sum over samples is cut this many ways, whatever the number of threads
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

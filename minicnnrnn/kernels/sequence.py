@@ -2,9 +2,8 @@
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import AVERAGE, CONCAT, MULTIPLY
 from minicnnrnn.kernels.jit import cpu, inner, split
-
-CONCAT, SUM, MULTIPLY, AVERAGE = 0, 1, 2, 3
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -56,7 +55,7 @@ def bidirectional_forward_numpy(y, a, b, mask, mode):
         In the order of reading: its steps are turned around here.
     mask : uint8 (N, T) or (0, 0) for none
     mode : int
-        ``CONCAT``, ``SUM``, ``MULTIPLY`` or ``AVERAGE``.
+        ``CONCAT``, ``ADD``, ``MULTIPLY`` or ``AVERAGE``.
 
     Notes
     -----

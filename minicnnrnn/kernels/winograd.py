@@ -13,10 +13,10 @@ number may remain.
 import numpy as np
 
 from minicnnrnn.kernels.band import ZERO, add_parts, copy_unless
+from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     OVERWRITE,
-    PARTS,
     WIDE_ROWS,
     block,
     set_offset,

@@ -5,7 +5,7 @@ import warnings
 from typing import Any
 
 from minicnnrnn import shapes
-from minicnnrnn.kernels import activation as codes
+from minicnnrnn.kernels import codes
 from minicnnrnn.layers.base import Layer, Shape, WeightView
 from minicnnrnn.layers.reshape import inverse, permute
 

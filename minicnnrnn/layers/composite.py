@@ -7,7 +7,7 @@ Inception and U-Net need nothing else.
 from collections.abc import Sequence
 from typing import Any
 
-from minicnnrnn.kernels import merge as codes
+from minicnnrnn.kernels import codes
 from minicnnrnn.layers.activation import ActivationFunction
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.container import Chain, Container

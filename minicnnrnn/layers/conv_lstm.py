@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minicnnrnn import shapes
-from minicnnrnn.kernels.recurrent import AS_IT_IS, FROM_SAMPLES, FROM_STEPS
+from minicnnrnn.kernels.codes import AS_IT_IS, FROM_SAMPLES, FROM_STEPS
 from minicnnrnn.layers.base import Shape
 from minicnnrnn.layers.recurrent_base import ForgetBias, Recurrent
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from minicnnrnn import data as batches
 from minicnnrnn.arrays import has_arrays
-from minicnnrnn.kernels.augmentation import CONSTANT, NEAREST, REFLECT, WRAP
+from minicnnrnn.kernels.codes import CONSTANT, NEAREST, REFLECT, WRAP
 from minicnnrnn.layers.base import Layer, Shape, WeightView
 from minicnnrnn.layers.noise import RandomLayer
 from minicnnrnn.shapes import is_integer, is_real

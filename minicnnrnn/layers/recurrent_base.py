@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from minicnnrnn import shapes
-from minicnnrnn.kernels.recurrent import AS_IT_IS
+from minicnnrnn.kernels.codes import AS_IT_IS
 from minicnnrnn.layers.activation import CODES
 from minicnnrnn.layers.base import Layer, Shape, WeightView
 

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 
 from minicnnrnn.initializers import Constant
-from minicnnrnn.kernels import merge, sequence
+from minicnnrnn.kernels import codes
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.container import Container
 from minicnnrnn.layers.context import Context
 
 MODES = {
-    "concat": sequence.CONCAT,
-    "sum": sequence.SUM,
-    "mul": sequence.MULTIPLY,
-    "ave": sequence.AVERAGE,
+    "concat": codes.CONCAT,
+    "sum": codes.ADD,
+    "mul": codes.MULTIPLY,
+    "ave": codes.AVERAGE,
 }
 
 
@@ -162,7 +162,7 @@ class Bidirectional(Container):
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """Read in both directions, and merge."""
         a, b = (layer.run_forward(x, mask, training)[0] for layer in self._directions)
-        C = a.shape[-1] + (b.shape[-1] if self._code == sequence.CONCAT else 0)
+        C = a.shape[-1] + (b.shape[-1] if self._code == codes.CONCAT else 0)
         y = self.buffer("y", *a.shape[:-1], C)
         passed = mask if self.return_sequences else None
         steps = self._merged_steps(passed)
@@ -187,7 +187,7 @@ class Bidirectional(Container):
             return None
         dx = self.buffer("dx", *x.shape)
         flat = (array.reshape(-1) for array in (dx, one, other))
-        self.kernels.merge_forward(*flat, 1.0, merge.ADD, 0)
+        self.kernels.merge_forward(*flat, 1.0, codes.ADD, 0)
         return dx
 
     def _by_step(self, array: Any) -> Any:

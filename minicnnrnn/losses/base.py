@@ -7,7 +7,7 @@ import numpy as np
 
 from minicnnrnn.configuration import Configured
 from minicnnrnn.device import get_device
-from minicnnrnn.kernels.crossentropy import IGNORE_NONE
+from minicnnrnn.kernels.codes import IGNORE_NONE
 from minicnnrnn.shapes import is_integer, is_real
 from minicnnrnn.targets import standalone
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnnrnn.kernels.crossentropy import FUSED, IGNORE_NONE, LOGITS, PROBABILITIES
+from minicnnrnn.kernels.codes import FUSED, IGNORE_NONE, LOGITS, PROBABILITIES
 from minicnnrnn.losses.base import MEAN, Loss
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from minicnnrnn.kernels import regression_loss as codes
+from minicnnrnn.kernels import codes
 from minicnnrnn.losses.base import MEAN, Loss
 
 

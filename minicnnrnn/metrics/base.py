@@ -10,7 +10,7 @@ import numpy as np
 from minicnnrnn.arrays import as_array
 from minicnnrnn.configuration import Configured
 from minicnnrnn.device import get_device
-from minicnnrnn.kernels.crossentropy import IGNORE_NONE
+from minicnnrnn.kernels.codes import IGNORE_NONE
 from minicnnrnn.losses import Loss
 from minicnnrnn.shapes import is_integer, is_real
 from minicnnrnn.targets import standalone

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from minicnnrnn.kernels.confusion import ALL
+from minicnnrnn.kernels.codes import ALL
 from minicnnrnn.metrics.base import ColumnMetric, Scores, ratio
 
 

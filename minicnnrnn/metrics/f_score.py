@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnnrnn.kernels.confusion import ALL, LARGEST
+from minicnnrnn.kernels.codes import ALL, LARGEST
 from minicnnrnn.metrics.base import Scores, ratio
 from minicnnrnn.metrics.confusion import ThresholdMetric
 

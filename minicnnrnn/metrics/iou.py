@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnnrnn.kernels.confusion import BINARY, CLASSES, SCORES
-from minicnnrnn.kernels.crossentropy import IGNORE_NONE
+from minicnnrnn.kernels.codes import BINARY, CLASSES, IGNORE_NONE, SCORES
 from minicnnrnn.metrics.base import KerasMetric, ratio
 
 

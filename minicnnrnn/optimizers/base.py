@@ -7,8 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from minicnnrnn.kernels.clip import GLOBAL_NORM, NORM, VALUE
-from minicnnrnn.kernels.gemm import PARTS
+from minicnnrnn.kernels.codes import GLOBAL_NORM, NORM, PARTS, VALUE
 from minicnnrnn.optimizers import schedules
 from minicnnrnn.optimizers.schedules import LearningRateSchedule
 from minicnnrnn.parameters import Parameters, Weight
