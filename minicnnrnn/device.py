@@ -3,7 +3,7 @@
 import importlib
 import math
 import os
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -234,6 +234,8 @@ class Launchers:
         room = importlib.import_module(f"minicnnrnn.kernels.{_ROOM_OF[name]}")
         kernel = getattr(room, f"{name}_{self._device}")
         launcher = getattr(kernel, "dispatcher", kernel)
+        if name.endswith(("_workspace", "_pays")):  # functions of integers, asked at every step
+            launcher = lru_cache(1024)(launcher)
         setattr(self, name, launcher)
         return launcher
 

@@ -49,14 +49,20 @@ needs_jit = pytest.mark.skipif(not jit.JIT, reason="there is nothing compiled")
 def test_an_edited_callee_takes_effect_at_the_next_run(tmp_path):
     shutil.copytree(ROOT / "minicnnrnn", tmp_path / "minicnnrnn")
     cache = {"MINICNNRNN_CACHE_DIR": str(tmp_path / "cache")}
-    code = "from minicnnrnn.kernels.panel import panel_size; print(panel_size(3, 1))"
-    before = run(code, tmp_path, **cache)
-    gemm = tmp_path / "minicnnrnn/kernels/panel.py"
+    code = """if True:
+        from minicnnrnn.kernels.dense import dense_backward_weight_cpu
+        x, ws = np.ones((4, 3), np.float32), np.zeros(dense_workspace_cpu(4, 3, 3), np.float32)
+        dw, db = np.zeros((3, 3), np.float32), np.zeros(3, np.float32)
+        dense_backward_weight_cpu(dw, db, x, x, ws)
+        print(int(db.sum()))
+    """
+    assert int(run(code, tmp_path, **cache)) == 12
+    gemm = tmp_path / "minicnnrnn/kernels/gemm.py"  # a callee of a callee, through two pointers
     source = gemm.read_text()
-    old = "    return rows * ((columns"
+    old = "total[j] += source[i * columns + j]"
     assert old in source
-    gemm.write_text(source.replace(old, "    return 2 * rows * ((columns"))
-    assert int(run(code, tmp_path, **cache)) == 2 * int(before)
+    gemm.write_text(source.replace(old, old + " * 2"))
+    assert int(run(code, tmp_path, **cache)) == 24
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 

@@ -9,7 +9,8 @@ reference), the CPU version (Numba ``@njit`` through ``jit.cpu``), the CUDA vers
 
 with ``numpy``, ``cpu`` or ``cuda`` as the device; its parameters have the same names in the same
 order on every device. Everything else in a file is private and starts with an underscore.
-``device.py`` lists the public ones in one table a device.
+``device.py`` lists in which file each one is; files are imported when a kernel of theirs is asked
+for. Integers that mean something to both layers and kernels have their names in ``codes.py``.
 
 **What a launcher may assume, and what it must not do.**
 

@@ -206,7 +206,6 @@ def _taps_size(size):
     return 6 * size + 1
 
 
-@cpu
 def translation_workspace_cpu(H, W, C):
     return MAX_WORKERS * (6 * (H + W) + 2 + W * C)
 

@@ -32,7 +32,6 @@ from minicnnrnn.kernels.jit import (
     MAX_WORKERS,
     SIMD,
     VECTOR_WIDTH,
-    cpu,
     inner,
     once,
     split,
@@ -423,7 +422,7 @@ def product_transposed(c, c0, a, a0, b, b0, M, N, K, ws, s0):
     gemm_transposed((address(c, c0), address(a, a0), address(b, b0), M, N, K, address(ws, s0)))
 
 
-@cpu
+@inner
 def product_transposed_workspace():
     return MAX_WORKERS * DEPTH_BLOCK * PANEL
 

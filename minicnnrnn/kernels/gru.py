@@ -228,7 +228,7 @@ def gru_workspace_numpy(N, T, C, U):
 # of all samples, the weights transposed and packed, dh, and what reaches r h.
 
 
-@cpu
+@inner
 def _packed_places(C, U):
     """Where the weights of z and r, those of the candidate, the scratch and the rows begin."""
     candidate = ZERO_TABLE + panel_size(C + U, 2 * U)
@@ -236,7 +236,7 @@ def _packed_places(C, U):
     return ZERO_TABLE, candidate, scratch, scratch + 4 * U + 3 * U * MAX_WORKERS
 
 
-@cpu
+@inner
 def _backward_places(N, C, U):
     """Where the transposed weights, u of z and r, u of the candidate, w, and dh begin."""
     u_gates = _packed_places(C, U)[3] + N * row_stride(4 * U)

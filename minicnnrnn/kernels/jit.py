@@ -80,7 +80,7 @@ class Kernel:
         return made
 
     def __call__(self, *arguments: Any) -> Any:
-        return self.dispatcher(*arguments)
+        return (self.function if self._ingredient else self.dispatcher)(*arguments)
 
     def address(self, arguments: tuple[Any, ...]) -> int:
         """The address of the function compiled for these types, for LLVM code to call."""
@@ -111,7 +111,7 @@ def cpu(function: Any = None, **flags: Any) -> Any:
 
 
 def inner(function: Any) -> Any:
-    """Compile a function that only other compiled functions call: no wrapper for Python."""
+    """Compile a function that other compiled functions call; from Python it is plain Python."""
     return Kernel(function, True, {}) if JIT else function
 
 

@@ -206,17 +206,17 @@ def lstm_workspace_numpy(N, T, C, U):
 # going back the gradients of the gates of all samples, u and w transposed and packed, dh and dc.
 
 
-@cpu
+@inner
 def _scratch_place(C, U):
     return ZERO_TABLE + panel_size(C + U, 4 * U)
 
 
-@cpu
+@inner
 def _rows_place(C, U):
     return _scratch_place(C, U) + 6 * U * MAX_WORKERS
 
 
-@cpu
+@inner
 def _backward_places(N, C, U):
     """Where u and w, transposed and packed, dh and dc begin, and the end."""
     packed_u = _rows_place(C, U) + N * row_stride(4 * U)

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, cpu, inner, once, split
+from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, inner, once, split
 
 PANEL = 2 * VECTOR_WIDTH
 GRAIN = 200_000  # multiply-adds that make it worth waking a second thread
@@ -143,7 +143,7 @@ def panel_width(columns):
     return PANEL if columns > VECTOR_WIDTH else VECTOR_WIDTH
 
 
-@cpu
+@inner
 def panel_size(rows, columns):
     """Floats that a matrix of `rows` x `columns` takes when packed into panels."""
     return rows * ((columns + VECTOR_WIDTH - 1) // VECTOR_WIDTH * VECTOR_WIDTH)

@@ -121,7 +121,7 @@ ZERO_TABLE = 4
 alpha_of = inner(default_alpha)
 
 
-@cpu
+@inner
 def row_stride(width):
     """Floats from one row to the next in a block of rows that products read.
 

@@ -161,12 +161,12 @@ def simple_rnn_workspace_numpy(N, T, C, U):
 # and dh.
 
 
-@cpu
+@inner
 def _scratch_place(C, U):
     return ZERO_TABLE + panel_size(C + U, U)
 
 
-@cpu
+@inner
 def _backward_places(N, C, U):
     """Where the rows, u and w, transposed and packed, and dh begin, and the end."""
     rows = _scratch_place(C, U) + U * MAX_WORKERS
