@@ -217,6 +217,14 @@ ROOMS = {
         "winograd_workspace",
         "winograd_pays",
     ),
+    "winograd_line": (
+        "winograd_line_prepare",
+        "winograd_line_forward",
+        "winograd_line_backward_input",
+        "winograd_line_backward_weight",
+        "winograd_line_workspace",
+        "winograd_line_pays",
+    ),
 }
 DEVICES = ("cpu", "numpy")
 _ROOM_OF = {launcher: room for room, launchers in ROOMS.items() for launcher in launchers}

@@ -67,7 +67,7 @@ def weight_line(m0, m1, m2, m3, m4, m5):
     )  # fmt: skip
 
 
-class _Lanes:
+class Lanes:
     """A multiple of a vector in a register, for formulas to compute with.
 
     A product waits to be added, so that it is the formula, not the compiler, that says which
@@ -77,10 +77,10 @@ class _Lanes:
     def __init__(self, builder: ir.IRBuilder, value: ir.Value, factor: float = 1) -> None:
         self.builder, self.value, self.factor = builder, value, factor
 
-    def __rmul__(self, number: float) -> "_Lanes":
-        return _Lanes(self.builder, self.value, number * self.factor)
+    def __rmul__(self, number: float) -> "Lanes":
+        return Lanes(self.builder, self.value, number * self.factor)
 
-    def __add__(self, other: "_Lanes") -> "_Lanes":
+    def __add__(self, other: "Lanes") -> "Lanes":
         if other.factor == 1:
             self, other = other, self
         if other.factor == 1:
@@ -91,14 +91,14 @@ class _Lanes:
             multiply_add = cgutils.get_or_insert_function(self.builder.module, kind, name)
             arguments = [other.value, other.constant(), self.whole()]
             total = self.builder.call(multiply_add, arguments)
-        return _Lanes(self.builder, total)
+        return Lanes(self.builder, total)
 
-    def __sub__(self, other: "_Lanes") -> "_Lanes":
+    def __sub__(self, other: "Lanes") -> "Lanes":
         if other.factor != 1:
             return self + -1 * other
         if self.factor != 1:
-            return _Lanes(self.builder, self.builder.fneg(other.value)) + self
-        return _Lanes(self.builder, self.builder.fsub(self.value, other.value))
+            return Lanes(self.builder, self.builder.fneg(other.value)) + self
+        return Lanes(self.builder, self.builder.fsub(self.value, other.value))
 
     def constant(self) -> ir.Value:
         return ir.Constant(VECTOR, [float(np.float32(self.factor))] * VECTOR_WIDTH)
@@ -179,18 +179,18 @@ class _TransformEmitter:
     def constant(self, number: float) -> ir.Value:
         return ir.Constant(VECTOR, [number] * VECTOR_WIDTH)
 
-    def load(self, i: int, j: int) -> _Lanes:
+    def load(self, i: int, j: int) -> Lanes:
         pointer = self.pointer(self.source, i, j, self.window == "source")
-        return _Lanes(self.builder, self.builder.load(pointer, align=4))
+        return Lanes(self.builder, self.builder.load(pointer, align=4))
 
-    def load_gated(self, i: int, j: int) -> _Lanes:
+    def load_gated(self, i: int, j: int) -> Lanes:
         builder, gate = self.builder, [self.option, *self.source[1:]]
         limit = builder.load(self.pointer(gate, i, j, True), align=4)
         closed = builder.fcmp_ordered("<=", limit, self.constant(0.0))
         value = self.load(i, j).value
-        return _Lanes(builder, builder.select(closed, self.constant(0.0), value))
+        return Lanes(builder, builder.select(closed, self.constant(0.0), value))
 
-    def store(self, i: int, j: int, lanes: _Lanes) -> None:
+    def store(self, i: int, j: int, lanes: Lanes) -> None:
         builder, value, windowed = self.builder, lanes.whole(), self.window == "target"
         if windowed:  # a NaN compares false and so stays
             bias = builder.load(builder.inttoptr(self.bias[0], VECTOR.as_pointer()), align=4)

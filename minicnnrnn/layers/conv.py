@@ -230,9 +230,12 @@ class Conv(BaseConv):
         return size
 
     def algorithm(self, x: Sizes, y: Sizes, w: Sizes, integers: Sizes) -> str:
-        """Winograd's convolution where it is faster, else the direct one."""
+        """Winograd's convolutions where they are faster, else the direct one."""
         sizes = (*x, *y[1:], *w[:3], *integers[:6], self.groups)
-        return "winograd" if self.kernels.winograd_pays(*sizes) else "conv"
+        for name in ("winograd", "winograd_line"):
+            if self.kernel_of(name, "pays")(*sizes):
+                return name
+        return "conv"
 
     def kernel_of(self, algorithm: str, name: str) -> Any:
         """One of the algorithm's kernels; their parameters are the same."""
