@@ -10,6 +10,8 @@ of the largest output in float32; a NaN also reaches other outputs of its tile, 
 out as NaN, and where the direct sum would be exactly 0, a tiny number may remain.
 """
 
+import functools
+
 import numpy as np
 
 from minicnnrnn.kernels.band import ZERO
@@ -162,72 +164,63 @@ def winograd_line_pays_numpy(
 
 
 V = VECTOR_WIDTH
+# Of a type of their own, bare literals would compile the functions that they go to once more.
+NO, EIGHT = np.int64(0), np.int64(SPAN)
 HEAD = 16  # floats before the filters: the table of offsets
 GROUP = 4 * PANEL  # filters that a block of tiles is multiplied with before it is transformed
+APART = 16  # floats between rows, and between the filters of one point
 BLOCK = 200_000  # bytes of transformed pixels in a block, of the L2 cache
 LEAST_PART = 192  # tiles that a part of a weight gradient has at least
 PARTIAL_SUMS = 4_000_000  # floats that all parts together may take
 
 
-@inner
 def _vectors(columns):
     """`columns`, filled up to whole vectors."""
-    return (columns + V - 1) // V * V
+    return -(-columns // V) * V
 
 
-@inner
 def _row(columns):
     """Floats from one tile's transformed numbers to the next."""
-    return SPAN * _vectors(columns) + 16
+    return SPAN * _vectors(columns) + APART
 
 
-@inner
 def _block_tiles(columns):
     """Tiles in a block: whole tiles of the building block."""
     fit = BLOCK // (SPAN * 4 * _vectors(columns)) // WIDE_ROWS
     return max(2, min(fit, 8)) * WIDE_ROWS
 
 
-@inner
-def _band_size(columns):
-    """Floats of a band: the pixels behind a block of tiles, if none of them overlap."""
-    return SPAN * _block_tiles(columns) * _vectors(columns)
-
-
-@inner
 def _filter_size(C, F):
-    return SPAN * (panel_size(C, F) + 16)
+    """Floats of the transformed filters, packed."""
+    return SPAN * (C * _vectors(F) + APART)
 
 
-@inner
 def _scratch(C, F):
-    """Floats of a thread's scratch: bands, transformed numbers and a tile aside."""
-    T = _block_tiles(max(C, F))
-    longest = max(_block_tiles(C), _block_tiles(F))
-    bands = max(_band_size(C), _band_size(F)) + _band_size(max(C, F))
-    return bands + longest * (_row(C) + _row(F) + _row(GROUP)) + SPAN * V + T
+    """Floats of a thread's scratch: a band, two sets of transformed numbers, a tile aside."""
+    T = _block_tiles(min(C, F))
+    return T * (SPAN * _vectors(max(C, F)) + _row(C) + _row(F) + _row(GROUP)) + SPAN * V
 
 
-@inner
 def _parts(tiles, C, F):
     """How many ways the tiles of a weight gradient are cut."""
     most = min(tiles // LEAST_PART, PARTIAL_SUMS // (C * _row(F)))
     return max(1, min(most, PARTS))
 
 
-@cpu
-def _workspace(rows, OW, C, F, KW):
-    longest = max(C, F)
-    sums = (C + 1) * _row(F) * _parts(rows * ((OW + SPAN - KW) // (SPAN + 1 - KW)), C, F)
-    threads = max(_scratch(C, F), KW * longest * PANEL)
-    filters = _filter_size(C, F) + _filter_size(F, C)
-    return HEAD + filters + _vectors(longest) + sums + MAX_WORKERS * threads
+@functools.cache
+def _places(C, F):
+    """Where in the workspace the flipped filters, the bias and a pass' scratch begin."""
+    flipped = HEAD + _filter_size(C, F)
+    bias = flipped + _filter_size(F, C)
+    return flipped, bias, bias + _vectors(max(C, F))
 
 
 def winograd_line_workspace_cpu(
     N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G
 ):  # fmt: skip
-    return _workspace(N * D * H, OW, C, F, KW)
+    sums = (C + 1) * _row(F) * _parts(N * D * H * -(-OW // (SPAN + 1 - KW)), C, F)
+    threads = MAX_WORKERS * max(_scratch(C, F), KW * max(C, F) * PANEL)
+    return _places(C, F)[2] + sums + threads
 
 
 # --- filters ---------------------------------------------------------------------------
@@ -239,7 +232,7 @@ def _filter_range(start, stop, worker, target, w, scratch, C, F, KW, flipped):
     K, N = (F, C) if flipped else (C, F)
     bk, bn = (1, F) if flipped else (F, 1)
     taps = scratch + 4 * worker * KW * K * PANEL
-    distance = panel_size(K, N) + 16
+    distance = panel_size(K, N) + APART
     for p in range(start, stop):
         columns = min(PANEL, N - p * PANEL)
         width = panel_width(columns)
@@ -255,20 +248,27 @@ def _filter_range(start, stop, worker, target, w, scratch, C, F, KW, flipped):
 
 
 @cpu
-def _transform_filters(ws, w, C, F, KW, flipped):
+def _transform_filters(ws, target, w, scratch, C, F, KW, flipped):
     """The transformed filters, packed; `flipped` for those of the input's gradient."""
-    target = address(ws, HEAD + (_filter_size(C, F) if flipped else 0))
-    scratch = address(ws, HEAD + _filter_size(C, F) + _filter_size(F, C))
     K, N = (F, C) if flipped else (C, F)
-    arguments = (target, address(w, 0), scratch, C, F, KW, flipped)
+    arguments = (address(ws, target), address(w, 0), address(ws, scratch), C, F, KW, flipped)
     split(_filter_range, panels(N), grain(30 * KW * K * PANEL), arguments)
 
 
 def winograd_line_prepare_cpu(w, G, ws):
-    _transform_filters(ws, w.reshape(-1), w.shape[3], w.shape[4], w.shape[2], 0)
+    _, _, KW, C, F = w.shape
+    _, _, scratch = _places(C, F)
+    _transform_filters(ws, HEAD, w.reshape(-1), scratch, C, F, KW, 0)
 
 
 # --- forward, and backward to the input ------------------------------------------------
+
+
+@inner
+def _clear(target, count):
+    to = floats(target)
+    for i in range(count):
+        to[i] = ZERO
 
 
 @inner
@@ -283,13 +283,6 @@ def _copy_gated(target, source, gate, count):
     else:
         for i in range(count):
             to[i] = of[i]
-
-
-@inner
-def _clear(target, count):
-    to = floats(target)
-    for i in range(count):
-        to[i] = ZERO
 
 
 @inner
@@ -316,7 +309,7 @@ def _load_band(band, x, gate, start, first, pixels, W, C, sums):
             continue
         for pixel in range(inside):
             target, place = panel + 4 * pixel * width, 4 * pixel * C
-            _copy_gated(target, x + source + place, open_ + place if gate else 0, columns)
+            _copy_gated(target, x + source + place, open_ + place if gate else NO, columns)
             _clear(target + 4 * columns, width - columns)
             if sums:
                 values, totals = floats(target), floats(total)
@@ -325,23 +318,23 @@ def _load_band(band, x, gate, start, first, pixels, W, C, sums):
 
 
 @inner
-def _transform_tiles(v, band, x, gate, first, count, W, C, TW, M, PW, reach, sums):
+def _transform_tiles(v, row, band, x, gate, first, count, W, C, M, TW, PW, reach, sums):
     """Transform `count` tiles of pixels or of gradients, from `first` on; row t of `v` is tile t.
 
     A tile's `reach` tells what it holds: 8 pixels, or M gradients.
     """
-    distance = _vectors(C)
+    distance = (row - APART) // SPAN
     t = 0
     while t < count:  # tiles of one row
-        row, i = (first + t) // TW, (first + t) % TW
+        n, i = (first + t) // TW, (first + t) % TW
         run = min(TW - i, count - t)
         pixels = M * (run - 1) + reach
-        _load_band(band, x, gate, row * W, M * i - PW, pixels, W, C, sums)
+        _load_band(band, x, gate, n * W, M * i - PW, pixels, W, C, sums)
         for c in range(0, C, PANEL):
             width = panel_width(C - c)
             for tile in range(run):
                 source = band + 4 * (c * pixels + M * tile * width)
-                target = v + 4 * ((t + tile) * _row(C) + c)
+                target = v + 4 * ((t + tile) * row + c)
                 for j in range(0, 4 * width, 4 * V):
                     if reach == SPAN:
                         transform_pixels((target + j, distance, source + j, width))
@@ -353,14 +346,14 @@ def _transform_tiles(v, band, x, gate, first, count, W, C, TW, M, PW, reach, sum
 
 
 @inner
-def _outputs_of_tiles(y, bias, m, aside, first, count, f, columns, OW, F, TW, M, relu):
+def _outputs_of_tiles(y, bias, m, row, aside, first, count, f, columns, OW, F, M, TW, relu):
     """Transform the products of `count` tiles into outputs of `columns` filters from `f` on."""
     for t in range(count):
-        row, i = (first + t) // TW, (first + t) % TW
+        n, i = (first + t) // TW, (first + t) % TW
         pixels = min(M, OW - M * i)
         for v in range(0, columns, V):
-            start = y + 4 * ((row * OW + M * i) * F + f + v)
-            products, b = m + 4 * (t * _row(GROUP) + v), bias + 4 * (f + v)
+            start = y + 4 * ((n * OW + M * i) * F + f + v)
+            products, b = m + 4 * (t * row + v), bias + 4 * (f + v)
             whole = pixels == M and v + V <= columns
             target, step = (start, F) if whole else (aside, V)
             if M == 6:
@@ -368,74 +361,79 @@ def _outputs_of_tiles(y, bias, m, aside, first, count, f, columns, OW, F, TW, M,
             else:
                 transform_output5((target, step, products, GROUP, b, relu))
             if not whole:
+                lanes = min(V, columns - v)
                 for pixel in range(pixels):
-                    lanes = min(V, columns - v)
-                    _copy_gated(start + 4 * pixel * F, aside + 4 * pixel * V, 0, lanes)
+                    _copy_gated(start + 4 * pixel * F, aside + 4 * pixel * V, NO, lanes)
 
 
 @inner
-def _tiles_range(
-    start, stop, worker, y, x, gate, bias, filters, table, scratch, W, C, OW, F, PW, KW, relu
-):  # fmt: skip
-    M = SPAN + 1 - KW
-    TW = (OW + M - 1) // M
-    T = _block_tiles(C)
-    band = scratch + 4 * worker * _scratch(C, F)
-    v = band + 4 * _band_size(C)
-    m = v + 4 * T * _row(C)
-    aside = m + 4 * T * _row(GROUP)
-    distance = 4 * (panel_size(C, F) + 16)
+def _tiles_range(start, stop, worker, y, x, gate, bias, filters, table, scratch, sizes, layout):
+    W, C, OW, F, M, TW, PW, relu = sizes
+    T, row, row_m, distance, size = layout
+    v = scratch + 4 * worker * size
+    m = v + 4 * T * row
+    aside = m + 4 * T * row_m
+    band = aside + 4 * SPAN * V
     blocks = (stop - start + T - 1) // T
     for item in range(blocks):
         first = start + (stop - start) * item // blocks
         count = start + (stop - start) * (item + 1) // blocks - first
-        _transform_tiles(v, band, x, gate, first, count, W, C, TW, M, PW, SPAN, 0)
+        _transform_tiles(v, row, band, x, gate, first, count, W, C, M, TW, PW, EIGHT, NO)
         for group in range(0, F, GROUP):
-            for product in range(SPAN):
+            for point in range(SPAN):
+                a = v + 4 * point * ((row - APART) // SPAN)
                 for f in range(group, min(F, group + GROUP), PANEL):
                     width = panel_width(F - f)
                     gemm_block((
-                        m + 4 * (product * GROUP + f - group), _row(GROUP), count, width,
-                        v + 4 * product * _vectors(C), _row(C), 1, table,
-                        filters + product * distance + 4 * f * C, width, 0, C, 1, 0, OVERWRITE,
+                        m + 4 * (point * GROUP + f - group), row_m, count, width, a, row, 1, table,
+                        filters + 4 * (point * distance + f * C), width, 0, C, 1, 0, OVERWRITE,
                     ))  # fmt: skip
+            columns = min(GROUP, F - group)
             _outputs_of_tiles(
-                y, bias, m, aside, first, count, group, min(GROUP, F - group), OW, F, TW, M, relu
+                y, bias, m, row_m, aside, first, count, group, columns, OW, F, M, TW, relu
             )
 
 
 @cpu
-def _convolve(y, x, gate, b, ws, rows, W, C, OW, F, PW, KW, relu, flipped):
-    """Convolve rows of W pixels with the filters that lie transformed in the workspace."""
-    sizes = (_filter_size(C, F), _filter_size(F, C))
-    filters = address(ws, HEAD + (sizes[1] if flipped else 0))
-    bias = HEAD + sizes[0] + sizes[1]
-    scratch = address(ws, bias + _vectors(max(C, F)))
-    for f in range(_vectors(F)):
+def _convolve(y, x, gate, b, ws, filters, bias, scratch, rows, sizes, layout):
+    """Convolve rows of pixels with filters that lie transformed in the workspace."""
+    _, C, _, F, _, TW, _, _ = sizes
+    for f in range((F + V - 1) // V * V):
         ws[bias + f] = b[f] if f < b.size else ZERO
     set_offset(ws, 0, 0, 0)
-    M = SPAN + 1 - KW
     arguments = (
         address(y, 0), address(x, 0), address(gate, 0) if gate.size else 0, address(ws, bias),
-        filters, address(ws, 0), scratch, W, C, OW, F, PW, KW, relu,
+        address(ws, filters), address(ws, 0), address(ws, scratch), sizes, layout,
     )  # fmt: skip
-    split(_tiles_range, rows * ((OW + M - 1) // M), grain(SPAN * C * F), arguments)
+    split(_tiles_range, rows * TW, grain(SPAN * C * F), arguments)
+
+
+@functools.cache
+def _layout(C, F):
+    """What ``_convolve`` knows of its scratch, all in floats but the number of tiles."""
+    return _block_tiles(C), _row(C), _row(GROUP), C * _vectors(F) + APART, _scratch(C, F)
 
 
 def winograd_line_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
     N, D, H, W, C = x.shape
     OW, F = y.shape[3:]
-    rows, y, x = N * D * H, y.reshape(-1), x.reshape(-1)
-    _convolve(y, x, ws[:0], b, ws, rows, W, C, OW, F, PW, w.shape[2], relu, 0)
+    M = SPAN + 1 - w.shape[2]
+    _, bias, scratch = _places(C, F)
+    sizes = (W, C, OW, F, M, -(-OW // M), PW, relu)
+    arrays = y.reshape(-1), x.reshape(-1), ws[:0], b, ws
+    _convolve(*arrays, HEAD, bias, scratch, N * D * H, sizes, _layout(C, F))
 
 
 def winograd_line_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
-    N, D, H, OW, F = dy.shape
-    W, C = dx.shape[3:]
+    N, D, H, W, C = dx.shape
+    OW, F = dy.shape[3:]
     KW = w.shape[2]
-    _transform_filters(ws, w.reshape(-1), C, F, KW, 1)
-    rows, dx, dy, gate = N * D * H, dx.reshape(-1), dy.reshape(-1), y.reshape(-1)
-    _convolve(dx, dy, gate, ws[:0], ws, rows, OW, F, W, C, KW - 1 - PW, KW, 0, 1)
+    M = SPAN + 1 - KW
+    filters, bias, scratch = _places(C, F)
+    _transform_filters(ws, filters, w.reshape(-1), scratch, C, F, KW, 1)
+    sizes = (OW, F, W, C, M, -(-W // M), KW - 1 - PW, 0)
+    arrays = dx.reshape(-1), dy.reshape(-1), y.reshape(-1), ws[:0], ws
+    _convolve(*arrays, filters, bias, scratch, N * D * H, sizes, _layout(F, C))
 
 
 # --- backward, weight ------------------------------------------------------------------
@@ -445,75 +443,72 @@ def winograd_line_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, P
 
 
 @inner
-def _part_range(
-    start, stop, worker, x, dy, y, sums, table, scratch, tiles, parts, W, C, OW, F, PW, KW
-):  # fmt: skip
-    M = SPAN + 1 - KW
-    TW = (OW + M - 1) // M
-    T = _block_tiles(max(C, F))
-    band = scratch + 4 * worker * _scratch(C, F)
-    v = band + 4 * _band_size(max(C, F))
-    g = v + 4 * T * _row(C)
+def _part_range(start, stop, worker, x, dy, gate, sums, table, scratch, parts, sizes, layout):
+    tiles, W, C, OW, F, M, TW, PW, _ = sizes
+    T, row, row_g, size = layout
+    v = scratch + 4 * worker * size
+    g = v + 4 * T * row
+    band = g + 4 * T * row_g
+    points = (row - APART) // SPAN, (row_g - APART) // SPAN
     for part in range(start, stop):
-        total = sums + 4 * part * (C + 1) * _row(F)
-        bias = total + 4 * C * _row(F)
-        _clear(bias, _vectors(F))
-        last = tiles * (part + 1) // parts
-        for first in range(tiles * part // parts, last, T):
-            count = min(T, last - first)
-            flags = OVERWRITE if first == tiles * part // parts else ACCUMULATE
-            _transform_tiles(v, band, x, 0, first, count, W, C, TW, M, PW, SPAN, 0)
-            _transform_tiles(g, band, dy, y, first, count, OW, F, TW, M, 0, M, bias)
-            for product in range(SPAN):
+        total = sums + 4 * part * (C + 1) * row_g
+        bias = total + 4 * C * row_g
+        _clear(bias, row_g)
+        begin = tiles * part // parts
+        end = tiles * (part + 1) // parts
+        for first in range(begin, end, T):
+            count = min(T, end - first)
+            flags = OVERWRITE if first == begin else ACCUMULATE
+            _transform_tiles(v, row, band, x, NO, first, count, W, C, M, TW, PW, EIGHT, NO)
+            _transform_tiles(g, row_g, band, dy, gate, first, count, OW, F, M, TW, NO, M, bias)
+            for point in range(SPAN):
+                a, b = v + 4 * point * points[0], 4 * point * points[1]
                 for f in range(0, F, PANEL):
                     gemm_block((
-                        total + 4 * (product * _vectors(F) + f), _row(F), C, panel_width(F - f),
-                        v + 4 * product * _vectors(C), 1, _row(C), table,
-                        g + 4 * (product * _vectors(F) + f), _row(F), 0, count, 1, 0, flags,
+                        total + b + 4 * f, row_g, C, panel_width(F - f), a, 1, row, table,
+                        g + b + 4 * f, row_g, 0, count, 1, 0, flags,
                     ))  # fmt: skip
 
 
 @inner
-def _weights_range(start, stop, worker, dw, sums, scratch, parts, C, F, KW):
+def _weights_range(start, stop, worker, dw, sums, scratch, parts, C, F, row, KW):
     """Add the parts' sums for one channel, and transform them."""
     aside = scratch + 4 * worker * SPAN * V
+    distance = (row - APART) // SPAN
     for c in range(start, stop):
-        total = floats(sums + 4 * c * _row(F))
+        source = sums + 4 * c * row
+        total = floats(source)
         for part in range(1, parts):
-            more = floats(sums + 4 * (part * (C + 1) + c) * _row(F))
-            for i in range(SPAN * _vectors(F)):
+            more = floats(source + 4 * part * (C + 1) * row)
+            for i in range(row - APART):
                 total[i] += more[i]
         for f in range(0, F, V):
-            source = sums + 4 * (c * _row(F) + f)
             if KW == 3:
-                transform_weight3((aside, V, source, _vectors(F)))
+                transform_weight3((aside, V, source + 4 * f, distance))
             else:
-                transform_weight5((aside, V, source, _vectors(F)))
+                transform_weight5((aside, V, source + 4 * f, distance))
             for tap in range(KW):
                 target = dw + 4 * ((tap * C + c) * F + f)
-                _copy_gated(target, aside + 4 * tap * V, 0, min(V, F - f))
+                _copy_gated(target, aside + 4 * tap * V, NO, min(V, F - f))
 
 
 @cpu
-def _gradients(dw, db, x, dy, y, ws, rows, W, C, OW, F, PW, KW):
-    first = HEAD + _filter_size(C, F)  # what `prepare` left stays
-    M = SPAN + 1 - KW
-    tiles = rows * ((OW + M - 1) // M)
-    parts = _parts(tiles, C, F)
-    sums, scratch = address(ws, first), address(ws, first + parts * (C + 1) * _row(F))
+def _gradients(dw, db, x, dy, gate, ws, sums, parts, sizes, layout):
+    tiles, _, C, _, F, _, _, _, KW = sizes
+    row = layout[2]
+    first, scratch = address(ws, sums), address(ws, sums + parts * (C + 1) * row)
     set_offset(ws, 0, 0, 0)
-    gate = address(y, 0) if y.size else 0
     arguments = (
-        address(x, 0), address(dy, 0), gate, sums, address(ws, 0), scratch, tiles, parts, W, C, OW,
-        F, PW, KW,
+        address(x, 0), address(dy, 0), address(gate, 0) if gate.size else 0, first, address(ws, 0),
+        scratch, parts, sizes, layout,
     )  # fmt: skip
     split(_part_range, parts, grain(tiles // parts * SPAN * C * F), arguments)
-    arguments = (address(dw, 0), sums, scratch, parts, C, F, KW)
+    arguments = (address(dw, 0), first, scratch, parts, C, F, row, KW)
     split(_weights_range, C, grain(8 * parts * F), arguments)
     for f in range(db.size):
         total = ZERO
         for part in range(parts):
-            total += floats(sums + 4 * (part * (C + 1) + C) * _row(F))[f]
+            total += ws[sums + (part * (C + 1) + C) * row + f]
         db[f] = total
 
 
@@ -522,8 +517,14 @@ def winograd_line_backward_weight_cpu(
 ):  # fmt: skip
     N, D, H, W, C = x.shape
     OW, F = dy.shape[3:]
-    x, dy, gate = x.reshape(-1), dy.reshape(-1), y.reshape(-1)
-    _gradients(dw.reshape(-1), db, x, dy, gate, ws, N * D * H, W, C, OW, F, PW, dw.shape[2])
+    KW = dw.shape[2]
+    M = SPAN + 1 - KW
+    TW = -(-OW // M)
+    tiles = N * D * H * TW
+    sizes = (tiles, W, C, OW, F, M, TW, PW, KW)
+    layout = (_block_tiles(max(C, F)), _row(C), _row(F), _scratch(C, F))
+    arrays = dw.reshape(-1), db, x.reshape(-1), dy.reshape(-1), y.reshape(-1), ws
+    _gradients(*arrays, _places(C, F)[2], _parts(tiles, C, F), sizes, layout)
 
 
 def winograd_line_pays_cpu(
