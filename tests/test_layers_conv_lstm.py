@@ -1,5 +1,7 @@
 """ConvLSTM: shapes, masks, states, directions, dropout, and agreement with PyTorch and LSTM."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -274,3 +276,34 @@ def test_a_stateful_layer_keeps_its_shape():
     for shape in ((3, 3, 4, 4, 1), (2, 3, 5, 4, 1), (2, 3, 4, 4, 2)):
         with pytest.raises(ValueError, match="Expected"):
             layer(images(*shape))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "kernel", "expected"),
+    [
+        (layers.ConvLSTM2D, (13, 14), 3, "winograd"),
+        (layers.ConvLSTM1D, (66,), 5, "winograd_line"),
+    ],
+)
+def test_where_winograds_convolution_pays_it_takes_the_state(kind, size, kernel, expected):
+    x = images(3, 4, *size, 2)
+    dy = images(3, *size, 32)
+    results, options = [], {"padding": "same", "seed": 0}
+    for algorithm in (expected, "conv"):
+        model = Sequential([kind(32, kernel, **options)], seed=0)
+        with mock.patch("minicnnrnn.layers.conv_lstm.fastest", _always(algorithm)):
+            y = model(x, training=True).copy()
+            dx = model.layers[0].backward(dy).copy()
+            results.append(
+                [model.predict(x), y, dx, *[w.gradient for w in model.layers[0].weights]]
+            )
+    untouched = kind(32, kernel, **options)
+    untouched(x)
+    assert untouched._plan(x.shape).algorithms == ("conv", expected)
+    for ours, direct in zip(*results):
+        assert np.abs(ours - direct).max() <= 1e-5 * np.abs(direct).max()
+
+
+def _always(algorithm):
+    """One algorithm for the state's convolution, the direct one for the input's."""
+    return lambda kernels, sizes: algorithm if sizes[4] == 32 else "conv"

@@ -5,7 +5,7 @@ written once, for whatever can be added and multiplied: registers, or NumPy arra
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,11 @@ def matrices(KW: int) -> tuple[Any, Any, Any]:
     in the signs of odd powers.
     """
 
-    def through(points: Sequence[float]) -> Any:
-        squares = [[-p * p, 0, 1] for p in points]
-        return functools.reduce(polynomial.polymul, squares, np.ones(1))
+    def through(points: Iterable[float]) -> Any:
+        product: Any = np.ones(1)
+        for p in points:
+            product = polynomial.polymul(product, [-p * p, 0, 1])
+        return product
 
     places = [0, *[sign * p for p in POINTS for sign in (1, -1)]]
     rows = [through(POINTS)]

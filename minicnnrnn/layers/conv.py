@@ -32,6 +32,14 @@ class Plan(NamedTuple):
     algorithm: str = ""
 
 
+def fastest(kernels: Any, sizes: Sizes) -> str:
+    """The prefix of the kernels that convolve such sizes fastest."""
+    for name in ("winograd", "winograd_line"):
+        if getattr(kernels, f"{name}_pays")(*sizes):
+            return name
+    return "conv"
+
+
 class BaseConv(Layer, ABC):
     """What all convolutions share: windows that slide over `rank` axes, a bias, an activation.
 
@@ -231,11 +239,7 @@ class Conv(BaseConv):
 
     def algorithm(self, x: Sizes, y: Sizes, w: Sizes, integers: Sizes) -> str:
         """Winograd's convolutions where they are faster, else the direct one."""
-        sizes = (*x, *y[1:], *w[:3], *integers[:6], self.groups)
-        for name in ("winograd", "winograd_line"):
-            if self.kernel_of(name, "pays")(*sizes):
-                return name
-        return "conv"
+        return fastest(self.kernels, (*x, *y[1:], *w[:3], *integers[:6], self.groups))
 
     def kernel_of(self, algorithm: str, name: str) -> Any:
         """One of the algorithm's kernels; their parameters are the same."""

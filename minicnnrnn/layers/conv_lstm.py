@@ -8,6 +8,7 @@ import numpy as np
 from minicnnrnn import shapes
 from minicnnrnn.kernels.codes import AS_IT_IS, FROM_SAMPLES, FROM_STEPS
 from minicnnrnn.layers.base import Shape
+from minicnnrnn.layers.conv import fastest
 from minicnnrnn.layers.recurrent_base import ForgetBias, Recurrent
 
 
@@ -18,6 +19,7 @@ class Plan(NamedTuple):
     state: tuple[int, ...]  # depth, height, width of the state
     over_x: tuple[int, ...]  # strides, dilation, padding and groups of the input's convolution
     over_h: tuple[int, ...]  # and of the state's
+    algorithms: tuple[str, str]  # prefixes of the kernels of both convolutions
     places: tuple[int, ...]  # where the workspaces of the state's convolution and the cell begin
     workspace: int
 
@@ -90,7 +92,7 @@ class ConvLSTM(Recurrent):
         if self.unit_forget_bias:
             self.initializers = (*self.initializers[:2], ForgetBias(self.initializers[2]))
         self._plans: dict[tuple[int, ...], Plan] = {}
-        self._packed: tuple[int, ...] = ()  # the places that weights were packed for
+        self._packed: tuple[Any, ...] = ()  # the algorithms and places that weights are packed for
 
     # --- shapes and weights --------------------------------------------------------
 
@@ -157,27 +159,34 @@ class ConvLSTM(Recurrent):
         ]
         over_x = (*strides, *dilation, *zeros, *before, 1)
         over_h = (1,) * 6 + (*zeros, *before_h, 1)
-        F, size = self.filters, self.kernels.conv_workspace
-        sizes = (
-            size(N * T, *image, *state, 4 * F, *kernel, *strides, *dilation, 1),
-            size(N * T, *state, F, *state, 4 * F, *kernel, *(1,) * 6, 1),
-        )
+        F = self.filters
+        taps_x = (*image, *state, 4 * F, *kernel, *strides, *dilation, 1)
+        taps_h = (*state, F, *state, 4 * F, *kernel, *(1,) * 6, 1)
+        # One step at a time has to pay.
+        algorithms = fastest(self.kernels, (N, *taps_x)), fastest(self.kernels, (N, *taps_h))
+        sizes = [
+            getattr(self.kernels, f"{algorithm}_workspace")(N * T, *taps)
+            for algorithm, taps in zip(algorithms, (taps_x, taps_h))
+        ]
         # Every workspace begins on a cache line.
         place_h = -(-sizes[0] // 16) * 16
         place_cell = place_h + -(-sizes[1] // 16) * 16
         total = place_cell + self.kernels.conv_lstm_workspace(F)
-        return Plan(image, state, over_x, over_h, (place_h, place_cell), total)
+        return Plan(image, state, over_x, over_h, algorithms, (place_h, place_cell), total)
 
     def _workspaces(self, plan: Plan) -> tuple[Any, Any, Any]:
         """Those of the input's convolution, the state's and the cell, weights packed."""
         ws, stale = self.workspace(plan.workspace)
         place_h, place_cell = plan.places
         parts = ws[:place_h], ws[place_h:place_cell], ws[place_cell:]
-        if stale or self._packed != plan.places:
-            for weight, part in zip(self.weights, parts[:2]):
-                self.kernels.conv_prepare(self._five(weight.value), 1, part)
-            self._packed = plan.places
+        if stale or self._packed != (plan.algorithms, plan.places):
+            for algorithm, weight, part in zip(plan.algorithms, self.weights, parts):
+                self._kernel(algorithm, "prepare")(self._five(weight.value), 1, part)
+            self._packed = plan.algorithms, plan.places
         return parts
+
+    def _kernel(self, algorithm: str, name: str) -> Any:
+        return getattr(self.kernels, f"{algorithm}_{name}")
 
     def _five(self, weight: Any) -> Any:
         """A kernel, its value or its gradient, with the axes that a smaller rank lacks."""
@@ -203,20 +212,21 @@ class ConvLSTM(Recurrent):
         gates = self.buffer("gates", slots - 1, N, P, 4 * F)
         sums = gates.reshape(-1, *plan.state, 4 * F)
         b, no_bias = self.bias_value(), self.buffer("no bias", 0)
+        forward_x, forward_h = (self._kernel(name, "forward") for name in plan.algorithms)
         if training:
-            kernels.conv_forward(sums, xs, w, b, *plan.over_x, 0, ws_x)
+            forward_x(sums, xs, w, b, *plan.over_x, 0, ws_x)
         seen, nothing = self.buffer("seen", N, P, 4 * F), self.buffer("nothing", 0, 0, 0)
         seen_images = seen.reshape(N, *plan.state, 4 * F)
         kept = self.buffer("kept h", T, N, P, F) if keep_h.size else h
         for s in range(T):
             if not training:
-                kernels.conv_forward(sums, xs[s * N : (s + 1) * N], w, b, *plan.over_x, 0, ws_x)
+                forward_x(sums, xs[s * N : (s + 1) * N], w, b, *plan.over_x, 0, ws_x)
             if keep_h.size:
                 self._keep(kept[s], h[s], keep_h)
             empty = s == 0 and self._last is None  # a state of zeros adds nothing
             if not empty:
                 state = kept[s % slots].reshape(N, *plan.state, F)
-                kernels.conv_forward(seen_images, state, u, no_bias, *plan.over_h, 0, ws_h)
+                forward_h(seen_images, state, u, no_bias, *plan.over_h, 0, ws_h)
             kernels.conv_lstm_forward(
                 y, h, c, gates, nothing if empty else seen, steps, *self.codes, T, s, backwards, ws
             )
@@ -244,6 +254,7 @@ class ConvLSTM(Recurrent):
         no_relu, nothing = self.buffer("no relu", *(0,) * 5), self.buffer("nothing", 0, 0, 0)
         dh, dc, arriving = (self.buffer(name, N, P, F) for name in ("dh", "dc", "arriving"))
         dy4 = dy.reshape(N, -1, P, F)
+        back_x, back_h = (self._kernel(name, "backward_input") for name in plan.algorithms)
         dsums = gates.reshape(T * N, *plan.state, 4 * F)
         # The gradients of the gates take the place of the gates, which nobody needs any more.
         for s in range(T - 1, -1, -1):
@@ -252,7 +263,7 @@ class ConvLSTM(Recurrent):
                 *self.codes, T, s, backwards, ws,
             )  # fmt: skip
             if s > 0:
-                kernels.conv_backward_input(
+                back_h(
                     arriving.reshape(N, *plan.state, F), dsums[s * N : (s + 1) * N], no_relu, u,
                     *plan.over_h, ws_h,
                 )  # fmt: skip
@@ -260,14 +271,13 @@ class ConvLSTM(Recurrent):
             dw, du = (self._five(weight.gradient) for weight in self.weights[:2])
             history = kept[:T].reshape(T * N, *plan.state, F)
             no_bias = self.buffer("no bias", 0)
-            kernels.conv_backward_weight(
-                dw, self.bias_gradient(), xs, dsums, no_relu, *plan.over_x, ws_x
-            )
-            kernels.conv_backward_weight(du, no_bias, history, dsums, no_relu, *plan.over_h, ws_h)
+            weight_x, weight_h = (self._kernel(name, "backward_weight") for name in plan.algorithms)
+            weight_x(dw, self.bias_gradient(), xs, dsums, no_relu, *plan.over_x, ws_x)
+            weight_h(du, no_bias, history, dsums, no_relu, *plan.over_h, ws_h)
         if not input_gradient:
             return None
         dxs, dx = self.buffer("dx by step", *xs.shape), self.buffer("dx", *x_shape)
-        kernels.conv_backward_input(dxs, dsums, no_relu, w, *plan.over_x, ws_x)
+        back_x(dxs, dsums, no_relu, w, *plan.over_x, ws_x)
         kernels.steps_forward(
             dx.reshape(N, T, -1), dxs.reshape(T, N, -1), keep_x, FROM_STEPS, backwards
         )
