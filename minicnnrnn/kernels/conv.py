@@ -408,6 +408,7 @@ def _input_range(start, stop, worker, dx, dy, y, b, ws, sizes, kernel, steps, pl
         _first(KD, SD, LD, PD), _first(KH, SH, LH, PH), _first(KW, SW, LW, PW),
     )  # fmt: skip
     planes, _, _ = _input_band(D, H, W, KD, KH, KW, SD, SH, SW, LD, LH, LW)
+    one = np.int64(1)  # a bare 1 has a type of its own, for which `copy_band` compiles once more
     band = scratch + G * panel_size(KD * KH * KW * FG, CG) + worker * planes * read * width * F
     item = start
     while item < stop:  # rows of dx that share a band: at most `most` strides of them
@@ -415,7 +416,7 @@ def _input_range(start, stop, worker, dx, dy, y, b, ws, sizes, kernel, steps, pl
         rows = min(most * SH - h % SH, H - h, stop - item)
         top = h // SH
         copy_band(
-            ws, band, dy, y, OD, OH, OW, F, n, d // SD + first_d, 1, planes,
+            ws, band, dy, y, OD, OH, OW, F, n, d // SD + first_d, one, planes,
             top + first_h, read, first_w, width,
         )  # fmt: skip
         base, r = scratch, 0
@@ -452,7 +453,7 @@ def _input_range(start, stop, worker, dx, dy, y, b, ws, sizes, kernel, steps, pl
         item += rows
 
 
-@inner
+@cpu
 def gather_input(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, flags, ws):
     """The input gradient, plus a bias and with a relu by `flags`; `y` and `b` are flat."""
     N, D, H, W, C = dx.shape
@@ -491,7 +492,7 @@ def gather_input(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, flags, 
     split(_input_range, N * D * H, grain(W * CG * work // (SD * SH * SW)), arguments)
 
 
-@cpu
+# Plain Python, as in ``conv_transpose.py``, so that `gather_input` is compiled once for both.
 def conv_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     gate, b = y.reshape(-1), ws[:0]
     gather_input(dx, dy, gate, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, OVERWRITE, ws)

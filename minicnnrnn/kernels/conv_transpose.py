@@ -117,7 +117,6 @@ def conv_transpose_workspace_cpu(
     return max(size, PARTS * F)
 
 
-@cpu
 def conv_transpose_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, relu, ws):
     flags = (ADD_BIAS if b.size else OVERWRITE) + (RELU if relu else OVERWRITE)
     gather_input(y, x, ws[:0], w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, 1, flags, ws)
