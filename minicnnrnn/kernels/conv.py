@@ -204,7 +204,6 @@ def _parts(N, tiles):
     return max(1, min(N, PARTS // tiles))
 
 
-@cpu
 def conv_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
     taps, CG, FG = KD * KH * KW, C // G, F // G
     _, read = band_rows(OH, SH, KD, (KH - 1) * LH + 1, (OW - 1) * SW + (KW - 1) * LW + 1, C)

@@ -12,7 +12,6 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from numpy.polynomial import polynomial
 
 from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH
 from minicnnrnn.kernels.panel import VECTOR, floats
@@ -37,13 +36,13 @@ def matrices(KW: int) -> tuple[Any, Any, Any]:
     def through(points: Iterable[float]) -> Any:
         product: Any = np.ones(1)
         for p in points:
-            product = polynomial.polymul(product, [-p * p, 0, 1])
+            product = np.convolve(product, [-p * p, 0, 1])
         return product
 
     places = [0, *[sign * p for p in POINTS for sign in (1, -1)]]
     rows = [through(POINTS)]
-    rows += [polynomial.polymul([0, p, 1], through(set(POINTS) - {abs(p)})) for p in places[1:]]
-    scales = [1 / polynomial.polyval(p, row) for p, row in zip(places, rows)]
+    rows += [np.convolve([0, p, 1], through(set(POINTS) - {abs(p)})) for p in places[1:]]
+    scales = [1 / np.polyval(row[::-1], p) for p, row in zip(places, rows)]
     rows = [np.append(row, 0) for row in rows] + [np.append(0, rows[0])]
 
     def at_points(count: int) -> Any:

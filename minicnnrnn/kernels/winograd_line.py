@@ -15,7 +15,8 @@ import functools
 import numpy as np
 
 from minicnnrnn.kernels.band import ZERO
-from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, PARTS, WIDE_ROWS, gemm_block, set_offset
+from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, WIDE_ROWS, gemm_block, set_offset
 from minicnnrnn.kernels.jit import MAX_WORKERS, VECTOR_WIDTH, cpu, inner, split
 from minicnnrnn.kernels.panel import (
     PANEL,
