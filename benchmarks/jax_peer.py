@@ -6,6 +6,7 @@ step, whose buffers are donated.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 FUNCTIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "softmax": lambda x: x, "linear": lambda x: x}
@@ -150,7 +151,7 @@ def translate(layer):
 
 
 def steps(model, x, y):
-    """Name -> (train step returning the loss, predict the batch)."""
+    """Name -> (train step, predict the batch, gradients), as torch_peer.py's."""
     apply = translate(model)
     weights = [jnp.asarray(w) for w in model.get_weights()]
     trained = [weight.trainable for weight in model.weights]
@@ -182,4 +183,8 @@ def steps(model, x, y):
         *held[:], loss = donating(*held)
         return loss.block_until_ready()
 
-    return {"jit": (train, lambda: forward(held[0]).block_until_ready())}
+    def gradients():
+        found = zip(model.weights, jax.jit(jax.grad(loss_of))(held[0]))
+        return [(weight.gradient, np.asarray(g)) for weight, g in found if weight.trainable]
+
+    return {"jit": (train, lambda: forward(held[0]).block_until_ready(), gradients)}
