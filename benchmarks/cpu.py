@@ -11,7 +11,7 @@ every weight before anything is timed. Then they take turns, A B A B, each turn 
 long after a step and 10 ms that do not count, since the thread pools of the two still spin when
 they hand over. A ratio compares two neighbouring turns; the figure is the median of all ratios:
 above 1 this package is faster. PyTorch runs eagerly in both memory formats, and through
-``torch.compile``; the fastest of them is the opponent.
+``torch.compile`` in the faster of the two; the fastest of them is the opponent.
 
 The share of the peak is what matrix products and convolutions need (forward, and twice that
 backward), over what the building block reaches in the first-level cache on as many threads, just

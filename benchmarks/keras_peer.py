@@ -43,14 +43,14 @@ def steps(model, x, y):
     """Name -> (train step, predict the batch, gradients), as torch_peer.py's."""
     made, homes = translated(model, x.shape[1:], x.dtype.name)
 
-    def loss_of(trained):
+    def loss_of(trained, x):
         fixed = [variable.value for variable in made.non_trainable_variables]
         predicted, _ = made.stateless_call(trained, fixed, x, training=True)
         return keras.losses.SparseCategoricalCrossentropy()(y, predicted)
 
     def gradients():
         variables = made.trainable_variables
-        found = jax.jit(jax.grad(loss_of))([variable.value for variable in variables])
+        found = jax.jit(jax.grad(loss_of))([variable.value for variable in variables], x)
         ours = {id(variable): weight for weight, variable in homes}
         pairs = zip(variables, found)
         return [(ours[id(variable)].gradient, np.asarray(g)) for variable, g in pairs]

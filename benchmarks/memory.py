@@ -64,7 +64,7 @@ def hand_over(row, file):
     model, x, y = models.build(row)
     module, inputs = torch_peer.translate(model), torch_peer.images(model, x)
     for parameter in module.parameters():
-        del parameter.__dict__["home"]
+        parameter.__dict__.pop("home", None)
     torch.save((module, inputs, torch.from_numpy(y).long()), file)
     return list(torch_peer.formats(inputs))
 

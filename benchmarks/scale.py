@@ -11,7 +11,7 @@ import os
 
 import turns
 
-REPEATS = 5
+REPEATS = min(5, turns.ROUNDS)
 BATCHES = (1, 4, 16, 64, 256, 1024)
 IMAGES = (16, 32, 64, 128, 256)
 STEPS = (25, 50, 100, 200, 400, 800)

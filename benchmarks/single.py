@@ -2,8 +2,9 @@
 
     python benchmarks/single.py [--eager]
 
-PyTorch runs eagerly in both memory formats and compiled, and has its tensor already; ours takes
-and gives NumPy arrays. Also what ``predict(x1)`` takes longer than ``predict_on_batch(x1)``.
+PyTorch runs eagerly in both memory formats and compiled; it has its tensor already and gives one,
+ours takes and gives NumPy arrays. Also what ``predict(x1)`` takes longer than
+``predict_on_batch(x1)``.
 """
 
 import statistics

@@ -15,7 +15,7 @@ import time
 
 import turns
 
-ROUNDS, COLD = 7, 2
+ROUNDS, COLD = min(7, turns.ROUNDS), min(2, turns.ROUNDS)
 
 OURS = """
 import sys, time

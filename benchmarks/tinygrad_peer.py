@@ -5,10 +5,11 @@ out, and the loop over time unrolled. On a CPU it needs ``clang``, or what CC na
 """
 
 import numpy as np
-from tinygrad import Device, Tensor, TinyJit
+from tinygrad import Tensor, TinyJit
+from tinygrad.helpers import DEV, Context
 from tinygrad.nn.optim import Adam
 
-Device.DEFAULT = "CPU"
+DEV.value = "CPU"
 
 
 def tensor(array):
@@ -66,7 +67,7 @@ def steps(model, x, y):
 
     apply = [LAYERS[type(layer).__name__](layer, put) for layer in model.layers]
     weights = [held for *_, held in homes]
-    optimizer = Adam(weights, lr=0.001, eps=1e-7)
+    optimizer = Adam(weights, lr=0.001)
     inputs = tensor(x.transpose(0, 3, 1, 2) if x.ndim == 4 else x)
     labels = Tensor(y.astype(np.int32)).realize()
 
@@ -79,16 +80,16 @@ def steps(model, x, y):
     @TinyJit
     def train_step():
         optimizer.zero_grad()
-        value = loss().backward()
-        optimizer.step()
-        return value.realize()
+        # Keras adds its epsilon before the correction of the root's bias, tinygrad after it.
+        optimizer.eps = 1e-7 / (1 - optimizer.b2_t * optimizer.b2).sqrt()
+        return loss().backward().realize(*optimizer.schedule_step())
 
     @TinyJit
     def predict():
         return forward().softmax().realize()
 
     def train():
-        with Tensor.train():
+        with Context(TRAINING=1):
             return train_step().item()
 
     def gradients():

@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 THREADS = int(os.environ.get("BENCHMARK_THREADS", "2"))
 ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", "30"))  # pairs of turns for a ratio ...
-SECONDS, FEWEST = 12, 5  # ... but no more after so many seconds, if there are so many pairs
+SECONDS, FEWEST = 10, 5  # ... but no more after so many seconds, if there are so many pairs
 HANDOVER, TURN = 0.01, 0.03
 WARM = os.environ | {"KERAS_BACKEND": "jax"}
 
