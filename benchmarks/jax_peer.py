@@ -6,6 +6,7 @@ step, whose buffers are donated.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 FUNCTIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "softmax": lambda x: x, "linear": lambda x: x}
@@ -150,19 +151,18 @@ def translate(layer):
 
 
 def steps(model, x, y):
-    """Name -> (train step returning the loss, predict the batch)."""
+    """Name -> (train step, predict the batch, gradients), as torch_peer.py's."""
     apply = translate(model)
     weights = [jnp.asarray(w) for w in model.get_weights()]
     trained = [weight.trainable for weight in model.weights]
-    inputs, labels = jnp.asarray(x), jnp.asarray(y)
+    given = jnp.asarray(x), jnp.asarray(y)  # arguments: XLA would compute with constants at once
 
-    def loss_of(weights):
+    def loss_of(weights, inputs, labels):
         z = jax.nn.log_softmax(apply(weights, inputs, True))
         return -jnp.mean(jnp.take_along_axis(z, labels[:, None], 1))
 
-    @jax.jit
-    def train_step(weights, m, v, t):
-        loss, gradients = jax.value_and_grad(loss_of)(weights)
+    def train_step(weights, m, v, t, inputs, labels):
+        loss, gradients = jax.value_and_grad(loss_of)(weights, inputs, labels)
         rate = 0.001 * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
         out = ([], [], [])
         for w, a, b, g, train in zip(weights, m, v, gradients, trained):
@@ -176,10 +176,14 @@ def steps(model, x, y):
     donating = jax.jit(train_step, donate_argnums=(0, 1, 2))
     zeros = [jnp.zeros_like(w) for w in weights]
     held = [weights, zeros, [jnp.zeros_like(w) for w in weights], jnp.float32(1)]
-    forward = jax.jit(lambda weights: jax.nn.softmax(apply(weights, inputs, False)))
+    forward = jax.jit(lambda weights, inputs: jax.nn.softmax(apply(weights, inputs, False)))
 
     def train():
-        *held[:], loss = donating(*held)
+        *held[:], loss = donating(*held, *given)
         return loss.block_until_ready()
 
-    return {"jit": (train, lambda: forward(held[0]).block_until_ready())}
+    def gradients():
+        found = zip(model.weights, jax.jit(jax.grad(loss_of))(held[0], *given))
+        return [(weight.gradient, np.asarray(g)) for weight, g in found if weight.trainable]
+
+    return {"jit": (train, lambda: forward(held[0], given[0]).block_until_ready(), gradients)}

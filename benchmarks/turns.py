@@ -1,0 +1,169 @@
+"""Two sides in turns: how a ratio is measured here, and what the machine can do at most."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+THREADS = int(os.environ.get("BENCHMARK_THREADS", "2"))
+ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", "30"))  # pairs of turns for a ratio ...
+SECONDS, FEWEST = 10, 5  # ... but no more after so many seconds, if there are so many pairs
+HANDOVER, TURN = 0.01, 0.03
+WARM = os.environ | {"KERAS_BACKEND": "jax"}
+
+
+def turn(step):
+    """Seconds a step over at least 30 ms, after one step and 10 ms that do not count.
+
+    The threads of the side that had its turn before still spin for a while.
+    """
+    start = time.perf_counter()
+    step()
+    while time.perf_counter() - start < HANDOVER:
+        step()
+    count, start = 0, time.perf_counter()
+    while not count or time.perf_counter() - start < TURN:
+        step()
+        count += 1
+    return (time.perf_counter() - start) / count
+
+
+def compare(mine, theirs):
+    """Turns A B A B: the median of the pairwise ratios, their quartiles, and milliseconds."""
+    pairs, start = [], time.perf_counter()
+    while len(pairs) < ROUNDS:
+        if len(pairs) >= FEWEST and time.perf_counter() - start > SECONDS:
+            break
+        pairs.append((turn(mine), turn(theirs)))
+    return summary(pairs)
+
+
+def summary(pairs):
+    """What is kept of pairs of seconds (ours, theirs)."""
+    ratios = sorted(theirs / ours for ours, theirs in pairs)
+    return {
+        "ratio": round(statistics.median(ratios), 3),
+        "quartiles": [round(ratios[(len(ratios) - 1) * k // 4], 3) for k in (1, 3)],
+        "ms": [round(1000 * statistics.median(column), 3) for column in zip(*pairs)],
+        "rounds": len(pairs),
+    }
+
+
+def child(script, *arguments, threads=THREADS, **environment):
+    """What a script of this folder prints, from JSON, run in a process on so many cores.
+
+    If it fails: {"error": the last line of its complaint}.
+    """
+
+    def pin():
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+    done = subprocess.run(
+        [sys.executable, str(HERE / script), "--child", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**WARM, "BENCHMARK_THREADS": str(threads), **environment},
+        preexec_fn=pin,
+    )
+    if done.returncode:
+        complaint = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        say(f"{script} {' '.join(map(str, arguments))}: failed: {complaint[-1]}")
+        return {"error": complaint[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def say(text):
+    """Report progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def close(what, difference, tolerance):
+    """End this process if two results are further apart than they may be."""
+    if not abs(difference) <= tolerance:
+        raise SystemExit(f"{what}: apart by {difference:.1e}, more than {tolerance:.0e}")
+
+
+def script(measure, one, lines):
+    """The command line of a part: ``--child WHAT`` measures one thing, else all is printed."""
+    words, eager = [word for word in sys.argv[1:] if word[:2] != "--"], "--eager" in sys.argv
+    if "--child" in sys.argv:
+        print(json.dumps(one(*words, eager)))
+    else:
+        print("\n".join(lines(measure(eager))))
+
+
+def peak():
+    """A function that measures what the building block reaches in the first-level cache, FLOP/s."""
+    import numpy as np
+
+    from minicnnrnn.device import get_device
+    from minicnnrnn.kernels.gemm import OVERWRITE, WIDE_ROWS, block
+    from minicnnrnn.kernels.jit import cpu, inner, split
+    from minicnnrnn.kernels.panel import PANEL
+
+    M, K, repeats = 4 * WIDE_ROWS, 128, 2000
+
+    @inner
+    def body(start, stop, worker, c, a, b, table):
+        for item in range(start, stop):
+            for _ in range(repeats):
+                block(
+                    c, item * M * PANEL, PANEL, M, PANEL, a, 0, K, 1, table, 0, b, 0, PANEL, 0, K,
+                    1, b, 0, OVERWRITE,
+                )  # fmt: skip
+
+    @cpu
+    def run(c, a, b, table):
+        split(body, THREADS, 1, (c, a, b, table))
+
+    device = get_device("cpu")
+    device.kernels  # noqa: B018 (binds the building block)
+    c, a, b = (device.zeros((n,)) for n in (THREADS * M * PANEL, M * K, K * PANEL))
+    table = np.zeros(2, np.float32)
+    run(c, a, b, table)
+
+    def measure():
+        times = []
+        for _ in range(9):
+            start = time.perf_counter()
+            run(c, a, b, table)
+            times.append(time.perf_counter() - start)
+        return 2 * M * PANEL * K * repeats * THREADS / min(times)
+
+    return measure
+
+
+def machine():
+    """What the figures were measured on, and with which versions."""
+    from minicnnrnn.kernels.jit import SIMD
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    named = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    found = {
+        "date": date.today().isoformat(),
+        "cpu": next(named, platform.processor()),
+        "cores": len(os.sched_getaffinity(0)),
+        "simd": SIMD,
+        "threads": THREADS,
+        "peak GFLOP/s": round(peak()() / 1e9),
+        "python": platform.python_version(),
+    }
+    for name in ("numpy", "numba", "torch", "jax", "keras", "tinygrad"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(machine()))
