@@ -179,9 +179,7 @@ def relu_at(layers: Sequence[Layer], index: int) -> bool:
     if index >= len(layers):
         return False
     layer = layers[index]
-    return (
-        isinstance(layer, Activation) and layer.activation.is_relu and layer.plainly(Activation)
-    )
+    return isinstance(layer, Activation) and layer.activation.is_relu and layer.plainly(Activation)
 
 
 class Rectifier(ActivationFunction):
