@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 from minicnnrnn import shapes
@@ -172,14 +171,6 @@ class Activation(Layer):
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Multiply with the derivative."""
         return self.activation.backward(dy) if input_gradient else None
-
-
-def relu_at(layers: Sequence[Layer], index: int) -> bool:
-    """Whether the layer at this place of a chain is a relu, and nothing else."""
-    if index >= len(layers):
-        return False
-    layer = layers[index]
-    return isinstance(layer, Activation) and layer.activation.is_relu and layer.plainly(Activation)
 
 
 class Rectifier(ActivationFunction):

@@ -1,7 +1,7 @@
 """Layer: what all layers share - names, weights, memory and the way of a call."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -442,34 +442,6 @@ class Layer(Recorded):
             self._output_penalty = self._output_penalty or OutputPenalty(self.activity_regularizer)
             self._output_penalty.add_value(self.context, y)
         return y, mask
-
-    def run_among(
-        self, layers: Sequence["Layer"], index: int, x: Any, mask: Any, training: bool
-    ) -> tuple[Any, Any, int]:
-        """``run_forward`` where the neighbours are known: what chains call.
-
-        A layer may do the work of some that follow it, going back too, if the result is theirs.
-
-        Parameters
-        ----------
-        layers : sequence of Layer
-            The chain; this layer stands at `index`.
-
-        Returns
-        -------
-        output, mask, layers that have been run : this one, and those behind it that it stood for
-        """
-        return *self.run_forward(x, mask, training), 1
-
-    def plainly(self, kind: type["Layer"]) -> bool:
-        """Whether it computes exactly what this kind of layer does: another may do it then."""
-        own = type(self)
-        return (
-            isinstance(self, kind)
-            and self.activity_regularizer is None
-            and own.forward is kind.forward
-            and own.backward is kind.backward
-        )
 
     def run_backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """``backward``, with the gradient of the penalty on the output."""

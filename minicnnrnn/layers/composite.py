@@ -11,6 +11,7 @@ from minicnnrnn.kernels import codes
 from minicnnrnn.layers.activation import ActivationFunction
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.container import Chain, Container
+from minicnnrnn.layers.neighbours import Neighbour, plain
 
 
 def _chain(owner: Layer, given: Any, label: str) -> Layer:
@@ -105,7 +106,7 @@ class Parallel(Container):
         )
 
 
-class Residual(Parallel):
+class Residual(Parallel, Neighbour):
     """Add a shortcut: ``activation(layers(x) + shortcut(x))``.
 
     Ours, not Keras'; as Flux's ``SkipConnection``.
@@ -172,11 +173,11 @@ class Residual(Parallel):
     ) -> tuple[Any, Any, int]:
         """Undo the relu of a block before this one, going back, where gradients are added anyway.
 
-        One pass less over memory that way: a train step of ResNet-20 takes 0.97 of the time.
+        One pass less over memory that way: a train step of ResNet-20 takes 0.98 of the time.
         """
         y, mask = self.run_forward(x, mask, training)
         before = layers[index - 1] if index and training else None
-        if isinstance(before, Residual) and before.activation.is_relu and before.plainly(Residual):
+        if isinstance(before, Residual) and before.activation.is_relu and plain(before, Residual):
             self._gate, before._undone = x, True
         return y, mask, 1
 

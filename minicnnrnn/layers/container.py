@@ -5,6 +5,7 @@ from typing import Any
 
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.context import Context
+from minicnnrnn.layers.neighbours import Neighbour
 from minicnnrnn.parameters import Weight
 
 
@@ -237,8 +238,11 @@ class Chain(Container):
         layers, index = self._layers, 0
         self._saved = ran = []
         while index < len(layers):
-            layer = layers[index]
-            x, mask, count = layer.run_among(layers, index, x, mask, training)
+            layer, count = layers[index], 1
+            if isinstance(layer, Neighbour):
+                x, mask, count = layer.run_among(layers, index, x, mask, training)
+            else:
+                x, mask = layer.run_forward(x, mask, training)
             ran.append(layer)
             index += count
         return x, mask

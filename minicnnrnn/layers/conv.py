@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from minicnnrnn import shapes
-from minicnnrnn.kernels.activation import LINEAR
-from minicnnrnn.layers.activation import ActivationFunction, relu_at
+from minicnnrnn.kernels.codes import LINEAR
+from minicnnrnn.layers.activation import ActivationFunction
 from minicnnrnn.layers.base import Layer, Shape, WeightView
+from minicnnrnn.layers.neighbours import Neighbour, plain, relu_at
 from minicnnrnn.layers.normalization import BatchNormalization
 
 Sizes = tuple[int, ...]
@@ -165,7 +166,7 @@ class BaseConv(Layer, ABC):
         return found
 
 
-class Conv(BaseConv):
+class Conv(BaseConv, Neighbour):
     """Convolution in `rank` dimensions: what Conv1D, Conv2D and Conv3D share.
 
     A bank of filters slides over the sample; each gives one channel of the output.
@@ -265,7 +266,7 @@ class Conv(BaseConv):
             or not isinstance(behind, BatchNormalization)
             or not behind.maps(self.rank + 1)
             or self.activation.code != LINEAR
-            or not self.plainly(Conv)
+            or not plain(self, Conv)
         ):
             return *self.run_forward(x, mask, training), 1
         relu = relu_at(layers, index + 2)
