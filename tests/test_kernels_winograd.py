@@ -15,12 +15,12 @@ from minicnnrnn.kernels import transform, winograd
 
 DEVICES = ["numpy", "cpu"]
 NO_RELU = np.zeros((0,) * 5, np.float32)
-ONES = (1,) * 6  # strides and dilation
 
 
-def shape(N=1, D=1, H=6, W=6, C=1, F=1, PH=0, PW=0):
+def shape(N=1, D=1, H=6, W=6, C=1, F=1, PH=0, PW=0, KD=1, LD=1, PD=0):
     """The integers of a convolution."""
-    return {"N": N, "D": D, "H": H, "W": W, "C": C, "F": F, "PH": PH, "PW": PW}
+    sizes = {"N": N, "D": D, "H": H, "W": W, "C": C, "F": F}
+    return {**sizes, "PH": PH, "PW": PW, "KD": KD, "LD": LD, "PD": PD}
 
 
 @st.composite
@@ -29,7 +29,11 @@ def shapes(draw, longest=11, channels=20):
     PH, PW = draw(st.integers(0, 2)), draw(st.integers(0, 2))
     H, W = (draw(st.integers(max(1, 3 - 2 * P), longest)) for P in (PH, PW))
     C, F = draw(st.integers(1, channels)), draw(st.integers(1, channels))
-    return shape(draw(st.integers(1, 3)), draw(st.integers(1, 2)), H, W, C, F, PH, PW)
+    KD, LD = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    reach = (KD - 1) * LD
+    PD = draw(st.integers(0, reach))
+    D = draw(st.integers(max(1, reach + 1 - 2 * PD), reach + 4 - PD))
+    return shape(draw(st.integers(1, 3)), D, H, W, C, F, PH, PW, KD, LD, PD)
 
 
 class Convolution:
@@ -39,10 +43,13 @@ class Convolution:
         self.device, self.name, self.g = device, name, g
         self.x_shape = (g["N"], g["D"], g["H"], g["W"], g["C"])
         H, W = g["H"] + 2 * g["PH"] - 2, g["W"] + 2 * g["PW"] - 2
-        self.y_shape = (g["N"], g["D"], H, W, g["F"])
-        self.w_shape = (1, 3, 3, g["C"], g["F"])
-        self.integers = (*ONES, 0, g["PH"], g["PW"], 1)
-        self.ws = nans(self.call("workspace", *self.x_shape, *self.y_shape[1:], 1, 3, 3, *ONES, 1))
+        D = g["D"] + 2 * g["PD"] - (g["KD"] - 1) * g["LD"]
+        self.y_shape = (g["N"], D, H, W, g["F"])
+        self.w_shape = (g["KD"], 3, 3, g["C"], g["F"])
+        steps = (1, 1, 1, g["LD"], 1, 1)  # strides and dilation
+        self.integers = (*steps, g["PD"], g["PH"], g["PW"], 1)
+        sizes = *self.x_shape, *self.y_shape[1:], *self.w_shape[:3], *steps, 1
+        self.ws = nans(self.call("workspace", *sizes))
 
     def call(self, name, *arguments):
         return kernel(self.name, f"{self.name}_{name}", self.device)(*arguments)
@@ -135,6 +142,9 @@ def test_the_reference_is_the_direct_convolution(g, seed):
 @example(shape(N=3, H=13, W=30, C=17, F=70, PH=1, PW=1), 3)  # many blocks, a partial panel
 @example(shape(N=30, H=7, W=8, C=9, F=10, PH=1, PW=1), 4)  # chunks of a weight gradient
 @example(shape(H=4, W=2, C=3, F=160, PH=2, PW=2), 5)  # groups of filters
+@example(shape(D=21, H=4, W=5, C=24, F=9, KD=3, PD=1, PH=1, PW=1), 6)  # blocks of planes
+@example(shape(D=1, H=4, W=5, C=3, F=2, KD=2, LD=2, PD=1), 7)  # a kernel that meets no plane
+@example(shape(N=2, D=5, H=9, W=6, C=90, F=100, KD=2, PD=1, PH=1), 8)  # groups, both ways
 def test_cpu_is_within_rounding_of_the_float64_reference(g, seed):
     """Componentwise: as many roundings as operations in a row, of the sum of absolute values.
 
@@ -148,8 +158,9 @@ def test_cpu_is_within_rounding_of_the_float64_reference(g, seed):
     wide = [a.astype(np.float64) for a in (x, w, b, gated)]
     with absolute_matrices():
         sizes = reference.all(*[np.abs(a) for a in wide])
-    tiles = g["N"] * g["D"] * (np.array(cpu.y_shape[2:4]) // 4 + 1).prod()
-    terms = np.array([g["C"], g["F"], tiles, tiles]) + 24  # and those of three transforms
+    tiles = g["N"] * cpu.y_shape[1] * (np.array(cpu.y_shape[2:4]) // 4 + 1).prod()
+    sums = np.array([g["KD"] * g["C"], g["KD"] * g["F"], tiles, 16 * tiles])
+    terms = sums + 24  # and those of three transforms
     for ours, theirs, count, size in zip(
         [cpu.forward(x, w, b), *cpu.all(x, w, b, dy, y)[1:]], reference.all(*wide), terms, sizes
     ):
@@ -228,19 +239,30 @@ def test_the_gradient_behind_a_relu(g, seed):
 
 
 @given(shapes(), seeds)
-def test_a_nan_reaches_what_it_would_reach_directly(g, seed):
+def test_a_nan_reaches_all_that_is_computed_from_it(g, seed):
+    """Those are the elements to which it adds a term in a direct convolution of ones."""
     rng = np.random.default_rng(seed)
     cpu, direct = Convolution(g, "cpu"), Convolution(g, "numpy", "conv")
-    arrays = cpu.arrays(normal, rng)
-    for array in (arrays[0], arrays[3]):
+    x, w, b, dy = cpu.arrays(normal, rng)
+    for array in (x, dy):
         array.ravel()[rng.integers(array.size)] = np.nan
-    for ours, theirs in zip(cpu.all(*arrays, relu=1), direct.all(*arrays)):
-        assert np.all(np.isnan(ours[np.isnan(theirs)]))
+    pixel, gradient = (np.isnan(array).astype(np.float32) for array in (x, dy))
+    ones = [np.ones_like(array) for array in (x, w, dy)]
+    by_gradient, db = direct.backward_weight(ones[0], gradient)
+    reached = [
+        direct.forward(pixel, ones[1], b[:0]),
+        direct.backward_input(gradient, ones[1]),
+        direct.backward_weight(pixel, ones[2])[0] + by_gradient,
+        db,
+    ]
+    for ours, terms in zip(cpu.all(x, w, b, dy, relu=1), reached):
+        assert np.all(np.isnan(ours[terms > 0]))
 
 
 @settings(max_examples=10)
 @given(shapes(), seeds)
 @example(shape(N=9, H=20, W=20, C=24, F=40, PH=1, PW=1), 0)
+@example(shape(N=3, D=20, H=20, W=20, C=20, F=70, PH=1, PW=1, KD=3, PD=1), 1)
 def test_the_same_bits_on_one_thread_and_on_all(g, seed):
     results = []
     for threads in (1, numba.config.NUMBA_NUM_THREADS):
@@ -261,7 +283,8 @@ def test_torch_agrees(g, seed):
         torch.from_numpy(x).permute(0, 4, 1, 2, 3),
         torch.from_numpy(w).permute(4, 3, 0, 1, 2),
         torch.from_numpy(b),
-        padding=(0, g["PH"], g["PW"]),
+        padding=(g["PD"], g["PH"], g["PW"]),
+        dilation=(g["LD"], 1, 1),
     )
     theirs = theirs.permute(0, 2, 3, 4, 1).numpy()
     np.testing.assert_allclose(conv.forward(x, w, b), theirs, rtol=1e-3, atol=1e-3)
@@ -285,8 +308,8 @@ def test_it_pays_where_it_was_measured_to():
 @pytest.mark.parametrize(
     "other",
     [
-        {"K": (1, 5, 5)}, {"K": (3, 3, 3), "D": 8}, {"K": (1, 1, 3)}, {"S": (1, 2, 2)},
-        {"L": (1, 2, 2)}, {"G": 2},
+        {"K": (1, 5, 5)}, {"K": (3, 1, 1), "D": 8}, {"K": (1, 1, 3)}, {"S": (1, 2, 2)},
+        {"K": (3, 3, 3), "D": 8, "S": (2, 1, 1)}, {"L": (1, 2, 2)}, {"G": 2},
     ],
 )  # fmt: skip
 def test_it_leaves_other_convolutions_alone(other):

@@ -101,7 +101,6 @@ class Lanes:
         return Lanes(self.builder, self.builder.fsub(self.value, other.value))
 
     def constant(self) -> ir.Value:
-        """The factor in all lanes."""
         return ir.Constant(VECTOR, [float(np.float32(self.factor))] * VECTOR_WIDTH)
 
     def whole(self) -> ir.Value:
@@ -119,33 +118,24 @@ def _on_both(line, size, load, store):
             store(i, j, value)
 
 
-def _transformer(line, size, window=None):
+def _transformer(line, size, extra=""):
     """A function that transforms one vector of channels of one tile.
 
     Its arguments, as one tuple: the address of the target, the distances in floats of its rows
-    and of its columns, and the same of the source. With the `window` on the side of the image,
-    "source" or "target", also: the first row of the tile that lies in the image and the one
-    behind the last, the same of the columns; the address of a vector that stands for all pixels
-    outside; and for a source the address of its gate or 0, for a target 1 for a relu and the
-    address of a vector that is added before it.
+    and of its columns, and the same of the source. With the `extra` "bias", also: the address of
+    a vector to add to all that is stored, and 1 for a relu behind it. With "sums": the address
+    of a vector to which all that is loaded is added.
     """
     if not JIT:
-        return functools.partial(_twin, line, size, window)
+        return functools.partial(_twin, line, size, extra)
 
     @intrinsic
     def transform(typingctx, arguments):
         def codegen(context, builder, signature, values):
             members = [builder.extract_value(values[0], i) for i in range(len(arguments))]
-            emitter = _TransformEmitter(builder, window, members)
-            if window == "source":
-                gated = builder.icmp_signed("!=", emitter.option, INT(0))
-                with builder.if_else(gated) as (then, otherwise):
-                    with then:
-                        _on_both(line, size, emitter.load_gated, emitter.store)
-                    with otherwise:
-                        _on_both(line, size, emitter.load, emitter.store)
-            else:
-                _on_both(line, size, emitter.load, emitter.store)
+            emitter = _TransformEmitter(builder, extra, members)
+            _on_both(line, size, emitter.load, emitter.store)
+            emitter.finish()
             return context.get_dummy_value()
 
         return types.void(arguments), codegen
@@ -156,80 +146,75 @@ def _transformer(line, size, window=None):
 class _TransformEmitter:
     """Emits the loads and stores of a transform as LLVM instructions."""
 
-    def __init__(self, builder: ir.IRBuilder, window: str | None, arguments: list[ir.Value]):
-        self.builder, self.window = builder, window
+    def __init__(self, builder: ir.IRBuilder, extra: str, arguments: list[ir.Value]):
+        self.builder, self.extra = builder, extra
         self.target, self.source = arguments[:3], arguments[3:6]
-        if window:
-            self.inside = arguments[6:10]
-            self.aside, self.option, *self.bias = arguments[10:]
+        self.loaded: list[ir.Value] = []
+        if extra:
+            self.vector = builder.inttoptr(arguments[6], VECTOR.as_pointer())
+        if extra == "bias":
+            self.bias = builder.load(self.vector, align=4)
+            relu = builder.icmp_signed("!=", arguments[7], INT(0))
+            self.floor = builder.select(relu, _constant(0.0), _constant(float("-inf")))
 
-    def pointer(self, place: list[ir.Value], i: int, j: int, windowed: bool) -> ir.Value:
-        """The address of the vector in row i and column j, or the one aside."""
+    def pointer(self, place: list[ir.Value], i: int, j: int) -> ir.Value:
+        """The address of the vector in row i and column j."""
         builder = self.builder
         base, down, right = place
         index = builder.add(builder.mul(down, INT(i)), builder.mul(right, INT(j)))
         address = builder.add(base, builder.mul(index, INT(4)))
-        if windowed:
-            top, bottom, left, end = self.inside
-            limits = [("<=", top, i), (">", bottom, i), ("<=", left, j), (">", end, j)]
-            checks = [builder.icmp_signed(order, limit, INT(n)) for order, limit, n in limits]
-            exists = functools.reduce(builder.and_, checks)
-            address = builder.select(exists, address, self.aside)
         return builder.inttoptr(address, VECTOR.as_pointer())
 
-    def constant(self, number: float) -> ir.Value:
-        return ir.Constant(VECTOR, [number] * VECTOR_WIDTH)
-
     def load(self, i: int, j: int) -> Lanes:
-        pointer = self.pointer(self.source, i, j, self.window == "source")
-        return Lanes(self.builder, self.builder.load(pointer, align=4))
-
-    def load_gated(self, i: int, j: int) -> Lanes:
-        builder, gate = self.builder, [self.option, *self.source[1:]]
-        limit = builder.load(self.pointer(gate, i, j, True), align=4)
-        closed = builder.fcmp_ordered("<=", limit, self.constant(0.0))
-        value = self.load(i, j).value
-        return Lanes(builder, builder.select(closed, self.constant(0.0), value))
+        self.loaded.append(self.builder.load(self.pointer(self.source, i, j), align=4))
+        return Lanes(self.builder, self.loaded[-1])
 
     def store(self, i: int, j: int, lanes: Lanes) -> None:
-        builder, value, windowed = self.builder, lanes.whole(), self.window == "target"
-        if windowed:  # a NaN compares false and so stays
-            bias = builder.load(builder.inttoptr(self.bias[0], VECTOR.as_pointer()), align=4)
-            value = builder.fadd(value, bias)
-            relu = builder.icmp_signed("!=", self.option, INT(0))
-            floor = builder.select(relu, self.constant(0.0), self.constant(float("-inf")))
-            value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
-        builder.store(value, self.pointer(self.target, i, j, windowed), align=4)
+        builder, value = self.builder, lanes.whole()
+        if self.extra == "bias":  # a NaN compares false and so stays
+            value = builder.fadd(value, self.bias)
+            below = builder.fcmp_ordered("<", value, self.floor)
+            value = builder.select(below, self.floor, value)
+        builder.store(value, self.pointer(self.target, i, j), align=4)
+
+    def finish(self) -> None:
+        """Add up what was loaded, in pairs."""
+        if self.extra != "sums":
+            return
+        terms = self.loaded
+        while len(terms) > 1:
+            terms = [self.builder.fadd(a, b) for a, b in zip(terms[::2], terms[1::2])]
+        total = self.builder.fadd(self.builder.load(self.vector, align=4), terms[0])
+        self.builder.store(total, self.vector, align=4)
 
 
-def _twin(line: Any, size: int, window: str | None, arguments: tuple[int, ...]) -> None:
+def _constant(number: float) -> ir.Value:
+    return ir.Constant(VECTOR, [number] * VECTOR_WIDTH)
+
+
+def _twin(line: Any, size: int, extra: str, arguments: tuple[int, ...]) -> None:
     """The plain Python twin of every transform."""
     to, down, right, source, step_down, step_right, *rest = arguments
-    top, bottom, left, end, aside, option, *bias = rest or (0, 6, 0, 6, 0, 0)
-
-    def vector(base: int, place: int, i: int, j: int, windowed: bool) -> Any:
-        exists = not windowed or (top <= i < bottom and left <= j < end)
-        return floats(base + 4 * place if exists else aside)[:VECTOR_WIDTH]
+    loaded: list[Any] = []
 
     def load(i: int, j: int) -> Any:
-        place, windowed = i * step_down + j * step_right, window == "source"
-        value = vector(source, place, i, j, windowed).copy()
-        if windowed and option:
-            value[vector(option, place, i, j, True) <= 0] = 0
-        return value
+        start = i * step_down + j * step_right
+        loaded.append(floats(source + 4 * start)[:VECTOR_WIDTH].copy())
+        return loaded[-1]
 
     def store(i: int, j: int, value: Any) -> None:
-        windowed = window == "target"
-        if windowed:
-            value = value + floats(bias[0])[:VECTOR_WIDTH]
-            value = np.where(value < 0, 0, value) if option else value
-        vector(to, i * down + j * right, i, j, windowed)[:] = value
+        if extra == "bias":
+            value = value + floats(rest[0])[:VECTOR_WIDTH]
+            value = np.where(value < 0, 0, value) if rest[1] else value
+        floats(to + 4 * (i * down + j * right))[:VECTOR_WIDTH] = value
 
     _on_both(line, size, load, store)
+    if extra == "sums":
+        floats(rest[0])[:VECTOR_WIDTH] += sum(loaded)
 
 
-transform_pixels = _transformer(pixel_line, 6, "source")
+transform_pixels = _transformer(pixel_line, 6)
 transform_filter = _transformer(filter_line, 3)
-transform_output = _transformer(output_line, 6, "target")
-transform_gradient = _transformer(gradient_line, 4, "source")
+transform_output = _transformer(output_line, 6, "bias")
+transform_gradient = _transformer(gradient_line, 4, "sums")
 transform_weight = _transformer(weight_line, 6)

@@ -12,36 +12,22 @@ number may remain.
 
 import numpy as np
 
-from minicnnrnn.kernels.band import ZERO, add_parts, copy_unless
-from minicnnrnn.kernels.codes import PARTS
-from minicnnrnn.kernels.gemm import (
-    ACCUMULATE,
-    OVERWRITE,
-    WIDE_ROWS,
-    block,
-    set_offset,
-)
-from minicnnrnn.kernels.jit import MAX_WORKERS, VECTOR_WIDTH, cpu, inner, split
+from minicnnrnn.kernels.band import ZERO
+from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, PARTS, WIDE_ROWS, gemm_block
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
     PANEL,
     address,
-    copy,
-    fill,
     floats,
     grain,
-    pack_panel,
+    integers,
+    pack_panel_at,
     panel_size,
     panel_width,
     panels,
 )
-from minicnnrnn.kernels.transform import (
-    POINTS,
-    transform_filter,
-    transform_gradient,
-    transform_output,
-    transform_pixels,
-    transform_weight,
-)
+from minicnnrnn.kernels.tiles import V, copy_run, read_tiles, vectors, write_tiles
+from minicnnrnn.kernels.transform import POINTS, transform_filter, transform_weight
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -86,17 +72,19 @@ A, B, TAPS = _matrices(*POINTS)
 
 
 def _tiles(x, PH, PW, TH, TW):
-    """The overlapping 6 x 6 pixels behind each tile of outputs: (N, TH, TW, C, 6, 6)."""
-    _, H, W, _ = x.shape
+    """The overlapping 6 x 6 pixels behind each tile of outputs: (N, D, TH, TW, C, 6, 6)."""
+    H, W = x.shape[2:4]
     ends = [max(4 * T + 2 - n - P, 0) for T, n, P in ((TH, H, PH), (TW, W, PW))]
-    padded = np.pad(x, ((0, 0), (PH, ends[0]), (PW, ends[1]), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (6, 6), (1, 2))
-    return windows[:, : 4 * TH : 4, : 4 * TW : 4]
+    padded = np.pad(x, ((0, 0), (0, 0), (PH, ends[0]), (PW, ends[1]), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (6, 6), (2, 3))
+    return windows[:, :, : 4 * TH : 4, : 4 * TW : 4]
 
 
-def _images(x):
-    """Planes of volumes are images of their own: (N D, H, W, C)."""
-    return x.reshape(-1, *x.shape[2:])
+def _planes(x, KD, LD, PD, OD):
+    """For each plane of the kernel the planes of `x` that the outputs meet it with."""
+    behind = max(OD + (KD - 1) * LD - PD - x.shape[1], 0)
+    padded = np.pad(x, ((0, 0), (PD, behind), *((0, 0),) * (x.ndim - 2)))
+    return [padded[:, k * LD : k * LD + OD] for k in range(KD)]
 
 
 def _both(matrix, tiles):
@@ -106,42 +94,47 @@ def _both(matrix, tiles):
 
 
 def _filters(w):
-    """The transformed filters: (6, 6, C, F)."""
-    return np.moveaxis(_both(TAPS, np.moveaxis(w[0], (0, 1), (2, 3))), (2, 3), (0, 1))
+    """The transformed filters: (KD, C, F, 6, 6)."""
+    return _both(TAPS, np.moveaxis(w, (1, 2), (3, 4)))
 
 
 def winograd_prepare_numpy(w, G, ws):
-    """Transform the weights for ``forward``, once after each change; nothing to do in NumPy."""
+    """Transform the weights for ``forward``, once after each change; nothing to do in NumPy.
+
+    They are gone after a backward pass.
+    """
 
 
 def winograd_forward_numpy(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
     """Convolve images with a bank of 3 x 3 filters, in tiles of 4 x 4 outputs.
 
-    .. math:: y = A^T \\Big[ \\sum_c (G w_{c} G^T) \\odot (B^T x_{c} B) \\Big] A + b
+    .. math:: y = A^T \\Big[ \\sum_{k,c} (G w_{kc} G^T) \\odot (B^T x_{kc} B) \\Big] A + b
 
-    for each tile of outputs y (4 x 4), the 6 x 6 pixels x behind it and each filter w (3 x 3);
-    the product is elementwise, so that summed over c it is 36 matrix products over all tiles.
+    for each tile of outputs y (4 x 4), the 6 x 6 pixels x behind it in each plane k that the
+    kernel meets, and each filter w (3 x 3); the product is elementwise, so that summed over k
+    and c it is 36 matrix products over all tiles.
 
-    Shapes and parameters as in ``conv_forward``, with (KD, KH, KW) = (1, 3, 3) and SD, SH, SW,
-    LD, LH, LW, G of 1 and PD of 0.
+    Shapes and parameters as in ``conv_forward``, with (KH, KW) = (3, 3) and SD, SH, SW, LH, LW, G
+    of 1.
 
     Notes
     -----
-    Cost: 2 N 36 TH TW C F operations for TH x TW tiles, a quarter of the direct sum where the
-    tiles fit; and about 150 (C + F) additions a tile. Winograd 1980, "Arithmetic Complexity of
-    Computations"; Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks",
+    Cost: 2 N OD KD 36 TH TW C F operations for TH x TW tiles, a quarter of the direct sum where
+    the tiles fit; and about 150 (C + F) additions a tile. Winograd 1980, "Arithmetic Complexity
+    of Computations"; Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks",
     arXiv:1509.09308, section 4.3, with other points.
     """
-    image, out = _images(x), _images(y)
-    TH, TW = -(-out.shape[1] // 4), -(-out.shape[2] // 4)
-    v = _both(B.T, _tiles(image, PH, PW, TH, TW))
-    products = np.einsum("nhwcij,ijcf->nhwfij", v, _filters(w), optimize=True)
-    tiles = np.moveaxis(_both(A.T, products), 3, 5).swapaxes(2, 3)
-    whole = tiles.reshape(out.shape[0], 4 * TH, 4 * TW, out.shape[3])
-    out[:] = whole[:, : out.shape[1], : out.shape[2]]
-    out += b if b.size else 0
+    OD, OH, OW = y.shape[1:4]
+    TH, TW = -(-OH // 4), -(-OW // 4)
+    v = _planes(_both(B.T, _tiles(x, PH, PW, TH, TW)), len(w), LD, PD, OD)
+    pairs = zip(v, _filters(w))
+    products = sum(np.einsum("ndhwcij,cfij->ndhwfij", a, u, optimize=True) for a, u in pairs)
+    tiles = np.moveaxis(_both(A.T, products), 4, 6).swapaxes(3, 4)
+    whole = tiles.reshape(-1, OD, 4 * TH, 4 * TW, y.shape[4])
+    y[:] = whole[:, :, :OH, :OW]
+    y += b if b.size else 0
     if relu:
-        np.maximum(out, 0, out=out)
+        np.maximum(y, 0, out=y)
 
 
 def _before_relu(dy, y):
@@ -152,31 +145,34 @@ def _before_relu(dy, y):
 def winograd_backward_input_numpy(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     """Gradient with respect to the input: the same convolution of `dy`.
 
-    Its filters are turned upside down and have C and F exchanged; its padding is 2 - PH and
-    2 - PW, so PH and PW are at most 2. Parameters as in ``conv_backward_input``.
+    Its filters are turned upside down and have C and F exchanged; its padding is (KD - 1) LD - PD,
+    2 - PH and 2 - PW, none of which is below 0. Parameters as in ``conv_backward_input``.
     """
-    dy, flipped = _before_relu(dy, y), w[:, ::-1, ::-1].swapaxes(3, 4)
-    ones, none = (1,) * 6, w.reshape(-1)[:0]
-    winograd_forward_numpy(dx, dy, flipped, none, *ones, 0, 2 - PH, 2 - PW, 1, 0, ws)
+    dy, flipped = _before_relu(dy, y), w[::-1, ::-1, ::-1].swapaxes(3, 4)
+    PD, none = (len(w) - 1) * LD - PD, w.reshape(-1)[:0]
+    winograd_forward_numpy(dx, dy, flipped, none, 1, 1, 1, LD, 1, 1, PD, 2 - PH, 2 - PW, 1, 0, ws)
 
 
 def winograd_backward_weight_numpy(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     """Gradients with respect to the filters and the bias.
 
-    .. math:: dw_{cf} = G^T \\Big[ \\sum_{tiles} (B^T x_c B) \\odot (A \\, dy_f A^T) \\Big] G
+    .. math:: dw_{kcf} = G^T \\Big[ \\sum_{tiles} (B^T x_{kc} B) \\odot (A \\, dy_f A^T) \\Big] G
 
     which is what the chain rule makes of ``winograd_forward``, and itself Winograd's algorithm
     for 3 x 3 outputs of 4 x 4 taps. Parameters as in ``conv_backward_weight``.
     """
-    image, dy = _images(x), _images(_before_relu(dy, y))
-    TH, TW = -(-dy.shape[1] // 4), -(-dy.shape[2] // 4)
-    v = _both(B.T, _tiles(image, PH, PW, TH, TW))
-    whole = np.pad(dy, ((0, 0), (0, 4 * TH - dy.shape[1]), (0, 4 * TW - dy.shape[2]), (0, 0)))
-    tiles = whole.reshape(-1, TH, 4, TW, 4, dy.shape[3]).transpose(0, 1, 3, 5, 2, 4)
-    products = np.einsum("nhwcij,nhwfij->cfij", v, _both(A, tiles), optimize=True)
-    dw[0] = _both(TAPS.T, products).transpose(2, 3, 0, 1)
+    dy = _before_relu(dy, y)
+    OD, OH, OW, F = dy.shape[1:]
+    TH, TW = -(-OH // 4), -(-OW // 4)
+    v = _planes(_both(B.T, _tiles(x, PH, PW, TH, TW)), len(dw), LD, PD, OD)
+    whole = np.pad(dy, ((0, 0), (0, 0), (0, 4 * TH - OH), (0, 4 * TW - OW), (0, 0)))
+    tiles = whole.reshape(-1, OD, TH, 4, TW, 4, F).transpose(0, 1, 2, 4, 6, 3, 5)
+    gradients = _both(A, tiles)
+    for k, pixels in enumerate(v):
+        products = np.einsum("ndhwcij,ndhwfij->cfij", pixels, gradients, optimize=True)
+        dw[k] = _both(TAPS.T, products).transpose(2, 3, 0, 1)
     if db.size:
-        np.sum(dy, axis=(0, 1, 2), out=db)
+        np.sum(dy, axis=(0, 1, 2, 3), out=db)
 
 
 def winograd_workspace_numpy(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
@@ -197,29 +193,23 @@ def winograd_pays_numpy(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD
 # with the filters, 36 products of the building block, and transforms the products into outputs,
 # all within its L2 cache. The pixels come through a band that holds the padding.
 #
-# Transforms work on whole vectors of channels, read from the image and written to it in place
-# where a tile fits; ``transform.py`` has the matrices above, multiplied out.
+# Transforms work on whole vectors of channels; ``tiles.py`` says how they read and write images,
+# and ``transform.py`` has the matrices above, multiplied out.
 #
-# The workspace: a table of offsets, the transformed filters that `prepare` leaves for
-# `forward`, and scratch of one pass.
+# The planes of a volume are images until their products are summed, so that the pixels of one
+# are transformed once for all outputs of a block that meet it.
+#
+# The workspace: the transformed filters, which `prepare` leaves for `forward`, and scratch of
+# one pass. Backward passes take all of it for themselves.
 
 
-V = VECTOR_WIDTH
-# Of a type of their own, bare literals would compile the functions that they go to once more.
-NO, YES, FOUR, SIX = np.int64(0), np.int64(1), np.int64(4), np.int64(6)
-HEAD = np.int64(16)  # floats before the filters: the table of offsets
-ASIDE = 40 * V  # floats set aside for one vector of a tile's channels, zeros and a bias behind
-ZEROS = 36 * V  # where the zeros are
-BIAS = 37 * V  # where the bias of the last filters is, fewer than a vector, or zeros
 GROUP = 4 * PANEL  # filters that a block of tiles is multiplied with before it is transformed
-BLOCK = 200_000  # bytes of transformed pixels in a block, of the L2 cache
-CHUNK = 96  # tiles whose products a weight gradient adds at a time
-
-
-@inner
-def _vectors(columns):
-    """`columns`, filled up to whole vectors."""
-    return (columns + V - 1) // V * V
+import os
+BLOCK=int(os.environ.get("BL","300000"))  # bytes of transformed pixels and products in a block, of the L2 cache
+ROWS = 2 * WIDE_ROWS  # outputs, of one plane, that pay for reading the filters
+import os
+SUMMED = int(os.environ.get('WT','96'))  # outputs that pay for reading and writing the sums of a weight gradient
+PART = 64  # tiles that are worth a partial sum of the weights' gradient
 
 
 @inner
@@ -232,336 +222,377 @@ def _apart(size):
 
 
 @inner
-def _block_tiles(C):
-    """Tiles in a block: whole tiles of the building block."""
-    fit = BLOCK // (36 * 4 * _vectors(C)) // WIDE_ROWS
-    return max(2, min(fit, 8)) * WIDE_ROWS
+def _group(F):
+    """Filters in a group, filled up to whole vectors."""
+    return min(GROUP, vectors(F))
 
 
 @inner
-def _product_scratch(C):
-    """Where the products begin in a thread's scratch, behind the pixels, and where it ends."""
-    T = _block_tiles(C)
-    products = ASIDE + 36 * _apart(T * _vectors(C))
-    return products, products + 36 * _apart(T * GROUP)
+def _block_size(C, F, planes, reach, least):
+    """(tiles of a plane, planes of outputs) in a block: whole tiles of the building block.
+
+    The outputs of a plane meet it and `reach` planes behind it. Where the L2 cache would hold
+    fewer than `least` outputs in all, it is better to read them from behind it.
+    """
+    fit = BLOCK // (36 * 4 * (vectors(C) + _group(F))) // WIDE_ROWS
+    most = min(planes, max(fit - reach, 2 * reach, 1))
+    outputs = (planes - 1) // ((planes + most - 1) // most) + 1
+    tiles = max(min(fit // (outputs + reach), 8) * WIDE_ROWS, least // outputs, WIDE_ROWS)
+    return tiles, outputs
 
 
 @inner
-def _filter_size(C, F):
-    return 36 * _apart(panel_size(C, F))
+def _scratch(C, F, KD, planes, reach, least):
+    """A thread's scratch: where its bias, pixels and products or gradients begin, and its end.
+
+    In front of them are a table of offsets and room for a tile.
+    """
+    tiles, outputs = _block_size(C, F, planes, reach, least)
+    bias = (2 * KD // 16 + 1) * 16 + 36 * max(vectors(C), _group(F)) + V
+    pixels = bias + (vectors(F) + 15) // 16 * 16
+    products = pixels + 36 * _apart(tiles * (outputs + reach) * vectors(C))
+    return bias, pixels, products, products + 36 * _apart(tiles * outputs * _group(F))
+
+
+@inner
+def _filter_size(C, F, KD):
+    return 36 * max(_apart(panel_size(KD * C, F)), _apart(panel_size(KD * F, C)))
+
+
+@inner
+def _sums_size(C, F, KD):
+    """Floats of a weight gradient before its transform, for one group of filters."""
+    return 36 * _apart(KD * C * _group(F))
+
+
+@inner
+def _parts(columns, planes, F):
+    """How many ways the tiles of a weight gradient are cut: fewer where there are more filters."""
+    groups = (F + GROUP - 1) // GROUP
+    return max(1, min(PARTS // groups, columns, columns * planes // PART))
 
 
 @cpu
 def winograd_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
-    _, forward = _product_scratch(C)
-    _, input_ = _product_scratch(F)
-    threads = MAX_WORKERS * max(max(forward, input_), 9 * max(C, F) * PANEL)
-    pixels, gradients = 36 * _apart(CHUNK * _vectors(C)), 36 * _apart(panel_size(CHUNK, F))
-    weight = 36 * _apart(C * _vectors(F)) + pixels + gradients + PARTS * F
-    weight += MAX_WORKERS * ASIDE
-    return HEAD + _filter_size(C, F) + max(_filter_size(F, C) + threads, weight)
+    reach, columns = (KD - 1) * LD, N * ((OH + 3) // 4) * ((OW + 3) // 4)
+    _, _, _, forward = _scratch(C, F, KD, OD, reach, ROWS)
+    _, _, _, input_ = _scratch(F, C, KD, D, reach, ROWS)
+    _, _, _, weight = _scratch(C, F, KD, OD, reach, SUMMED)
+    threads = MAX_WORKERS * max(forward, input_, 9 * max(C, F) * PANEL)
+    parts, groups = _parts(columns, OD, F), (F + GROUP - 1) // GROUP
+    weight = min(MAX_WORKERS, parts * groups) * (weight + _sums_size(C, F, KD))
+    return max(_filter_size(C, F, KD) + threads, weight + parts * (9 * KD * C + 1) * F) + V
 
 
 # --- filters ---------------------------------------------------------------------------
 
 
 @inner
-def _filter_range(start, stop, worker, ws, w, target, scratch, C, F, flipped):
+def _filter_range(start, stop, worker, target, w, scratch, KD, C, F, flipped):
     """Transform one panel of filters a work item: side by side in a panel for each tap first."""
     K, N = (F, C) if flipped else (C, F)
     bk, bn = (1, F) if flipped else (F, 1)
-    taps = scratch + worker * 9 * K * PANEL
-    distance = _apart(panel_size(K, N))
-    for p in range(start, stop):
-        columns = min(PANEL, N - p * PANEL)
+    taps = scratch + 4 * worker * 9 * K * PANEL
+    distance = _apart(panel_size(KD * K, N))
+    for item in range(start, stop):
+        n, kd = item // KD * PANEL, item % KD
+        columns = min(PANEL, N - n)
         width = panel_width(columns)
+        first = w + 4 * ((KD - 1 - kd if flipped else kd) * 9 * C * F + n * bn)
         for tap in range(9):
-            source = (8 - tap if flipped else tap) * C * F + p * PANEL * bn
-            pack_panel(ws, taps + tap * K * width, w, source, bk, bn, K, columns)
-        panel = target + p * PANEL * K
+            source = first + 4 * (8 - tap if flipped else tap) * C * F
+            pack_panel_at(taps + 4 * tap * K * width, source, bk, bn, K, columns)
+        panel = target + 4 * (n * KD * K + kd * K * width)
         for v in range(0, K * width, V):
             transform_filter((
-                address(ws, panel + v), 6 * distance, distance,
-                address(ws, taps + v), 3 * K * width, K * width,
+                panel + 4 * v, 6 * distance, distance, taps + 4 * v, 3 * K * width, K * width,
             ))  # fmt: skip
 
 
-@inner
-def _transform_filters(ws, w, target, scratch, flipped):
+@once(7)
+def winograd_filters(target, w, scratch, KD, C, F, flipped):
     """The transformed filters, packed; `flipped` for those of the input's gradient."""
-    C, F = w.shape[3], w.shape[4]
-    K, N = (F, C) if flipped else (C, F)
-    arguments = (ws, w.reshape(-1), target, scratch, C, F, flipped)
-    split(_filter_range, panels(N), grain(250 * K * PANEL), arguments)
+    items = panels(C if flipped else F) * KD
+    work = 250 * (F if flipped else C) * PANEL
+    split(_filter_range, items, grain(work), (target, w, scratch, KD, C, F, flipped))
 
 
 @cpu
 def winograd_prepare_cpu(w, G, ws):
-    C, F = w.shape[3], w.shape[4]
-    _transform_filters(ws, w, HEAD, HEAD + _filter_size(C, F), NO)
+    KD, _, _, C, F = w.shape
+    scratch = address(ws, _filter_size(C, F, KD))
+    winograd_filters((address(ws, 0), address(w, 0), scratch, KD, C, F, 0))
 
 
 # --- forward, and backward to the input ------------------------------------------------
 
 
 @inner
-def _tile_aside(ws, aside, x, gate, start, W, C, lanes, window, size):
-    """Copy the last channels of a tile, fewer than a vector, to where there are whole vectors."""
-    top, bottom, left, end = window
-    fill(ws, aside, 0, ZEROS)
-    for i in range(top, bottom):
-        for j in range(left, end):
-            source, target = start + (i * W + j) * C, aside + (i * size + j) * V
-            if gate.size:
-                copy_unless(ws, target, x, gate, source, lanes)
-            else:
-                copy(ws, target, x, source, lanes)
+def _met(d, D, KD, LD, PD):
+    """The planes of the kernel that meet one of the image at output plane `d`: (first, behind)."""
+    first = max(0, -((d - PD) // LD))
+    return first, max(first, min(KD, (D - 1 - d + PD) // LD + 1))
 
 
 @inner
-def _pixels_of_tiles(ws, v, distance, aside, x, gate, first, count, sizes):
-    """Transform the 6 x 6 pixels behind `count` tiles from `first` on; row t of `v` is tile t."""
-    H, W, C, TH, TW, PH, PW = sizes
-    zero = aside + ZEROS
-    fill(ws, zero, 0, V)
-    for t in range(count):
-        tile = first + t
-        n, i, j = tile // (TH * TW), tile // TW % TH, tile % TW
-        h, w = 4 * i - PH, 4 * j - PW
-        window = (max(-h, 0), min(H - h, 6), max(-w, 0), min(W - w, 6))
-        start = ((n * H + h) * W + w) * C
-        for c in range(0, C, V):
-            source, down, right, inside = address(x, start + c), W * C, C, window
-            open_ = address(gate, start + c) if gate.size else 0
-            if c + V > C:
-                _tile_aside(ws, aside, x, gate, start + c, W, C, C - c, window, SIX)
-                source, down, right, inside, open_ = address(ws, aside), 6 * V, V, (0, 6, 0, 6), 0
-            top, bottom, left, end = inside
-            transform_pixels((
-                address(ws, v + t * _vectors(C) + c), 6 * distance, distance,
-                source, down, right, top, bottom, left, end, address(ws, zero), open_,
+def _multiply_block(
+    products, distance, v, v_distance, filters, u_distance, table, group, tiles, first, planes,
+    low, D, C, F, KD, LD, PD,
+):  # fmt: skip
+    """The 36 products of a block with a group of filters: planes one after the other.
+
+    Outputs of planes that meet the same planes of the kernel are rows of one product.
+    """
+    filters_in_group = min(GROUP, F - group)
+    row = vectors(filters_in_group)
+    for r in range(KD):
+        integers(table)[r] = r * LD * tiles * vectors(C)
+    for product in range(36):
+        for f in range(group, group + filters_in_group, PANEL):
+            columns = panel_width(min(PANEL, F - f))
+            u = filters + 4 * (product * u_distance + f * KD * C)
+            d = first
+            while d < first + planes:
+                k, behind = _met(d, D, KD, LD, PD)
+                last = d + 1
+                while last < first + planes and _met(last, D, KD, LD, PD) == (k, behind):
+                    last += 1
+                m = products + 4 * (product * distance + (d - first) * tiles * row + f - group)
+                rows, pixels = (last - d) * tiles, (d + k * LD - PD - low) * tiles * vectors(C)
+                if k == behind:  # dilated beyond the image
+                    for i in range(rows):
+                        copy_run((m + 4 * i * row, 0, 0, columns))
+                else:
+                    gemm_block((
+                        m, row, rows, columns, v + 4 * (product * v_distance + pixels),
+                        vectors(C), 1, table, u + 4 * k * C * columns, columns, C * columns, C,
+                        behind - k, 0, OVERWRITE,
+                    ))  # fmt: skip
+                d = last
+
+
+@inner
+def _tiles_range(
+    start, stop, worker, y, x, gate, b, relu, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
+    filters, scratch,
+):  # fmt: skip
+    TH, TW, reach = (OH + 3) // 4, (OW + 3) // 4, (KD - 1) * LD
+    columns = N * TH * TW
+    most, outputs = _block_size(C, F, OD, reach, ROWS)
+    bias_at, pixels_at, products_at, size = _scratch(C, F, KD, OD, reach, ROWS)
+    table = scratch + 4 * worker * size
+    bias, v, products = table + 4 * bias_at, table + 4 * pixels_at, table + 4 * products_at
+    tile = table + 4 * (2 * KD // 16 + 1) * 16
+    v_distance = _apart(most * (outputs + reach) * vectors(C))
+    distance = _apart(most * outputs * _group(F))
+    u_distance = _apart(panel_size(KD * C, F))
+    copy_run((bias, 0, 0, vectors(F)))
+    if b:
+        copy_run((bias, b, 0, F))
+    item = start
+    while item < stop:  # planes of outputs that lie in the same block
+        first, column = item // columns * outputs, item % columns
+        planes = min(outputs, OD - first)
+        low, high = max(first - PD, 0), min(first + planes + reach - PD, D)
+        length = min(columns - column, stop - item)
+        blocks = (length + most - 1) // most
+        for i in range(blocks):
+            begin = column + length * i // blocks
+            tiles = column + length * (i + 1) // blocks - begin
+            read_tiles((
+                6, v, v_distance, vectors(C), x, gate, x + 4 * N * D * H * W * C, D, H, W, C,
+                TH, TW, PH, PW, 0, C, low, max(high - low, 0), begin, tiles, tile, 0,
             ))  # fmt: skip
+            for group in range(0, F, GROUP):
+                _multiply_block(
+                    products, distance, v, v_distance, filters, u_distance, table, group, tiles,
+                    first, planes, low, D, C, F, KD, LD, PD,
+                )  # fmt: skip
+                write_tiles((
+                    y, bias + 4 * group, relu, OD, OH, OW, F, TH, TW, group,
+                    min(GROUP, F - group), first, planes, begin, tiles, products, distance, tile,
+                ))  # fmt: skip
+        item += length
 
 
-@inner
-def _outputs_of_tiles(y, b, ws, m, distance, aside, first, count, f, columns, relu, sizes):
-    """Transform the products of `count` tiles into outputs of `columns` filters from `f` on."""
-    OH, OW, F, TH, TW = sizes
-    heap, bias_aside = address(ws, aside), address(ws, aside + BIAS)
-    fill(ws, aside + BIAS, 0, V)
-    if b.size:
-        copy(ws, aside + BIAS, b, f + columns // V * V, columns % V)
-    for t in range(count):
-        tile = first + t
-        n, i, j = tile // (TH * TW), tile // TW % TH, tile % TW
-        rows, pixels = min(4, OH - 4 * i), min(4, OW - 4 * j)
-        corner = ((n * OH + 4 * i) * OW + 4 * j) * F + f
-        for v in range(0, columns, V):
-            to, down, right, height, width = address(y, corner + v), OW * F, F, rows, pixels
-            whole = v + V <= columns
-            bias = address(b, f + v) if whole and b.size else bias_aside
-            if not whole:
-                to, down, right, height, width = heap, 4 * V, V, 4, 4
-            transform_output((
-                to, down, right, address(ws, m + t * GROUP + v), 6 * distance, distance,
-                0, height, 0, width, heap, relu, bias,
-            ))  # fmt: skip
-            if not whole:
-                for pixel in range(16):
-                    row, column = pixel // 4, pixel % 4
-                    if row < rows and column < pixels:
-                        start = corner + (row * OW + column) * F + v
-                        copy(y, start, ws, aside + pixel * V, columns - v)
-
-
-@inner
-def _tiles_range(start, stop, worker, y, x, gate, b, ws, sizes, places):
-    H, W, C, OH, OW, F, TH, TW, PH, PW, relu = sizes
-    filters, scratch = places
-    products, size = _product_scratch(C)
-    aside = scratch + worker * size
-    v, m = aside + ASIDE, aside + products
-    T = _block_tiles(C)
-    v_distance, m_distance = _apart(T * _vectors(C)), _apart(T * GROUP)
-    u_distance = _apart(panel_size(C, F))
-    blocks = (stop - start + T - 1) // T
-    for item in range(blocks):
-        first = start + (stop - start) * item // blocks
-        count = start + (stop - start) * (item + 1) // blocks - first
-        _pixels_of_tiles(ws, v, v_distance, aside, x, gate, first, count, (H, W, C, TH, TW, PH, PW))
-        for group in range(0, F, GROUP):
-            for product in range(36):
-                for f in range(group, min(F, group + GROUP), PANEL):
-                    columns = min(PANEL, F - f)
-                    width = panel_width(columns)
-                    block(
-                        ws, m + product * m_distance + f - group, GROUP, count, width,
-                        ws, v + product * v_distance, _vectors(C), 1, ws, 0,
-                        ws, filters + product * u_distance + f * C, width, 0, C, 1,
-                        ws, 0, OVERWRITE,
-                    )  # fmt: skip
-            _outputs_of_tiles(
-                y, b, ws, m, m_distance, aside, first, count, group, min(GROUP, F - group), relu,
-                (OH, OW, F, TH, TW),
-            )  # fmt: skip
-
-
-@inner
-def _convolve(y, x, gate, b, PH, PW, relu, filters, scratch, ws):
-    N, D, H, W, C = x.shape
-    OH, OW, F = y.shape[2], y.shape[3], y.shape[4]
-    TH, TW = (OH + 3) // 4, (OW + 3) // 4
-    set_offset(ws, 0, 0, 0)
-    sizes = (H, W, C, OH, OW, F, TH, TW, PH, PW, relu)
-    arguments = (y.reshape(-1), x.reshape(-1), gate, b, ws, sizes, (filters, scratch))
-    split(_tiles_range, N * D * TH * TW, grain(36 * C * F), arguments)
+@once(21)
+def winograd_convolve(
+    y, x, gate, b, relu, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, filters, scratch
+):
+    _, outputs = _block_size(C, F, OD, (KD - 1) * LD, ROWS)
+    columns = N * ((OH + 3) // 4) * ((OW + 3) // 4)
+    split(
+        _tiles_range, columns * ((OD + outputs - 1) // outputs), grain(36 * KD * outputs * C * F),
+        (y, x, gate, b, relu, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, filters, scratch),
+    )  # fmt: skip
 
 
 @cpu
 def winograd_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
-    C, F = w.shape[3], w.shape[4]
-    scratch = HEAD + _filter_size(C, F)
-    _convolve(y, x, ws[:0], b, PH, PW, relu, HEAD, scratch, ws)
+    N, D, H, W, C = x.shape
+    _, OD, OH, OW, F = y.shape
+    KD = w.shape[0]
+    winograd_convolve((
+        address(y, 0), address(x, 0), 0, address(b, 0) if b.size else 0, relu,
+        N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
+        address(ws, 0), address(ws, _filter_size(C, F, KD)),
+    ))  # fmt: skip
 
 
 @cpu
 def winograd_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
-    C, F = w.shape[3], w.shape[4]
-    filters = HEAD + _filter_size(C, F)
-    scratch = filters + _filter_size(F, C)
-    _transform_filters(ws, w, filters, scratch, YES)
-    _convolve(dx, dy, y.reshape(-1), ws[:0], 2 - PH, 2 - PW, NO, filters, scratch, ws)
+    N, D, H, W, C = dx.shape
+    _, OD, OH, OW, F = dy.shape
+    KD = w.shape[0]
+    filters, scratch = address(ws, 0), address(ws, _filter_size(C, F, KD))
+    winograd_filters((filters, address(w, 0), scratch, KD, C, F, 1))
+    winograd_convolve((
+        address(dx, 0), address(dy, 0), address(y, 0) if y.size else 0, 0, 0,
+        N, OD, OH, OW, F, D, H, W, C, KD, LD, (KD - 1) * LD - PD, 2 - PH, 2 - PW,
+        filters, scratch,
+    ))  # fmt: skip
 
 
 # --- backward, weight ------------------------------------------------------------------
 #
-# A chunk of tiles at a time: their pixels and gradients are transformed, then each thread adds
-# its share of the 36 products to the transformed gradient. Every element is one chain over all
-# tiles, so that nothing is added across threads. The bias' gradient is a plain sum, of as many
-# partial sums whatever the number of threads.
+# A work item is a group of filters and a part of all tiles: block by block it transforms pixels
+# and gradients and adds their 36 products up, all in its thread's own cache. What then comes out
+# is a partial sum of the gradient, of as many whatever the number of threads.
 
 
 @inner
-def _gradients_of_tiles(ws, g, distance, aside, dy, y, first, t, sizes):
-    """Transform the 4 x 4 gradients of tile ``first + t``; panels of filters, row t in each."""
-    OH, OW, F, TH, TW = sizes
-    tile, zero = first + t, aside + ZEROS
-    n, i, j = tile // (TH * TW), tile // TW % TH, tile % TW
-    window = (NO, min(4, OH - 4 * i), NO, min(4, OW - 4 * j))
-    start = ((n * OH + 4 * i) * OW + 4 * j) * F
-    for f in range(0, F, V):
-        panel = f // PANEL * PANEL
-        row = panel_width(min(PANEL, F - panel))
-        source, down, right, inside = address(dy, start + f), OW * F, F, window
-        gate = address(y, start + f) if y.size else 0
-        if f + V > F:
-            _tile_aside(ws, aside, dy, y, start + f, OW, F, F - f, window, FOUR)
-            source, down, right, inside, gate = address(ws, aside), 4 * V, V, (0, 4, 0, 4), 0
-        top, bottom, left, end = inside
-        transform_gradient((
-            address(ws, g + panel * CHUNK + t * row + f - panel), 6 * distance, distance,
-            source, down, right, top, bottom, left, end, address(ws, zero), gate,
-        ))  # fmt: skip
+def _sum_products(
+    sums, v, v_distance, g, g_distance, table, tiles, first, planes, low, pixel_rows, D, C,
+    filters, KD, LD, PD,
+):  # fmt: skip
+    """Add the 36 products of a block to the sums: their rows are channels, summed over tiles."""
+    row = vectors(filters)
+    for product in range(36):
+        for kd in range(KD):
+            begin = max(first, PD - kd * LD)
+            count = (min(first + planes, D + PD - kd * LD) - begin) * tiles
+            if count <= 0:
+                continue
+            pixels = (begin + kd * LD - PD - low) * tiles
+            total = sums + 4 * (product * _apart(KD * C * row) + kd * C * row)
+            for c in range(0, C, GROUP):
+                step = min(GROUP, vectors(C) - c)
+                a = v + 4 * (product * v_distance + c * pixel_rows + pixels * step)
+                for f in range(0, filters, PANEL):
+                    width = panel_width(min(PANEL, filters - f))
+                    b = f * planes * tiles + (begin - first) * tiles * width
+                    gemm_block((
+                        total + 4 * (c * row + f), row, min(GROUP, C - c), width, a, 1, step, table,
+                        g + 4 * (product * g_distance + b), width, 0, count, 1, 0, ACCUMULATE,
+                    ))  # fmt: skip
 
 
 @inner
-def _chunk_range(start, stop, worker, x, dy, y, ws, first, sizes, places):
-    H, W, C, OH, OW, F, TH, TW, PH, PW = sizes
-    v, g, aside = places
-    v_distance, g_distance = _apart(CHUNK * _vectors(C)), _apart(panel_size(CHUNK, F))
-    aside += worker * ASIDE
-    _pixels_of_tiles(
-        ws, v + start * _vectors(C), v_distance, aside, x, ws[:0], first + start, stop - start,
-        (H, W, C, TH, TW, PH, PW),
-    )  # fmt: skip
-    for t in range(start, stop):
-        _gradients_of_tiles(ws, g, g_distance, aside, dy, y, first, t, (OH, OW, F, TH, TW))
-
-
-@inner
-def _multiply_range(start, stop, worker, ws, sums, C, F, tiles, flags, places):
-    v, g, _ = places
-    for item in range(start, stop):
-        product, f = item // panels(F), item % panels(F) * PANEL
-        width = panel_width(min(PANEL, F - f))
-        block(
-            ws, sums + product * _apart(C * _vectors(F)) + f, _vectors(F), C, width,
-            ws, v + product * _apart(CHUNK * _vectors(C)), 1, _vectors(C), ws, 0,
-            ws, g + product * _apart(panel_size(CHUNK, F)) + f * CHUNK, width, 0, tiles, 1,
-            ws, 0, flags,
-        )  # fmt: skip
-
-
-@inner
-def _weights_range(start, stop, worker, dw, ws, sums, aside, C, F):
-    distance = _apart(C * _vectors(F))
-    aside += worker * ASIDE
-    for c in range(start, stop):
-        for f in range(0, F, V):
-            transform_weight((
-                address(ws, aside), 3 * V, V,
-                address(ws, sums + c * _vectors(F) + f), 6 * distance, distance,
-            ))  # fmt: skip
-            for tap in range(9):
-                lanes = min(V, F - f)
-                copy(dw, (tap * C + c) * F + f, ws, aside + tap * V, lanes)
-
-
-@inner
-def _bias_range(start, stop, worker, ws, sums, dy, y, rows, F, parts):
-    """Sum the gradients of one part of the pixels a work item."""
-    for part in range(start, stop):
-        first = rows * part // parts
-        total = floats(address(ws, sums + part * F))
-        fill(ws, sums + part * F, 0, F)
-        for row in range(first, rows * (part + 1) // parts):
-            gradients = floats(address(dy, row * F))
-            if y.size:
-                limits = floats(address(y, row * F))
-                for f in range(F):
-                    total[f] += ZERO if limits[f] <= ZERO else gradients[f]
+def _transform_weights(dw, sums, aside, KD, C, F, filters):
+    """Transform the sums into a group of `filters` columns of `dw`."""
+    row = vectors(filters)
+    distance = _apart(KD * C * row)
+    for c in range(KD * C):
+        to = dw + 4 * (c // C * 9 * C + c % C) * F
+        for f in range(0, filters, V):
+            source, lanes = sums + 4 * (c * row + f), min(V, filters - f)
+            if lanes == V:
+                transform_weight((to + 4 * f, 3 * C * F, C * F, source, 6 * distance, distance))
             else:
-                for f in range(F):
-                    total[f] += gradients[f]
+                transform_weight((aside, 3 * V, V, source, 6 * distance, distance))
+                for tap in range(9):
+                    copy_run((to + 4 * (tap * C * F + f), aside + 4 * tap * V, 0, lanes))
+
+
+@inner
+def _weights_range(
+    start, stop, worker, dw, db, x, dy, gate, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
+    parts, scratch,
+):  # fmt: skip
+    TH, TW, reach = (OH + 3) // 4, (OW + 3) // 4, (KD - 1) * LD
+    columns, groups = N * TH * TW, (F + GROUP - 1) // GROUP
+    most, outputs = _block_size(C, F, OD, reach, SUMMED)
+    bias_at, pixels_at, gradients_at, sums_at = _scratch(C, F, KD, OD, reach, SUMMED)
+    table = scratch + 4 * worker * (sums_at + _sums_size(C, F, KD))
+    tile = table + 4 * (2 * KD // 16 + 1) * 16
+    bias, sums = table + 4 * bias_at, table + 4 * sums_at
+    v, g = table + 4 * pixels_at, table + 4 * gradients_at
+    v_distance = _apart(most * (outputs + reach) * vectors(C))
+    g_distance = _apart(most * outputs * _group(F))
+    integers(table)[0] = 0
+    for item in range(start, stop):
+        part, f = item // groups, item % groups * GROUP
+        filters = min(GROUP, F - f)
+        copy_run((sums, 0, 0, _sums_size(C, F, KD)))
+        copy_run((bias, 0, 0, vectors(filters)))
+        begin, end = columns * part // parts, columns * (part + 1) // parts
+        for first in range(0, OD, outputs):
+            planes = min(outputs, OD - first)
+            low, high = max(first - PD, 0), min(first + planes + reach - PD, D)
+            pixel_planes = max(high - low, 0)
+            for column in range(begin, end, most):
+                tiles = min(most, end - column)
+                read_tiles((
+                    6, v, v_distance, GROUP, x, 0, x + 4 * N * D * H * W * C, D, H, W, C, TH, TW,
+                    PH, PW, 0, C, low, pixel_planes, column, tiles, tile, 0,
+                ))  # fmt: skip
+                read_tiles((
+                    4, g, g_distance, PANEL, dy, gate, dy + 4 * N * OD * OH * OW * F, OD, OH, OW,
+                    F, TH, TW, 0, 0, f, filters, first, planes, column, tiles, tile, bias,
+                ))  # fmt: skip
+                _sum_products(
+                    sums, v, v_distance, g, g_distance, table, tiles, first, planes, low,
+                    pixel_planes * tiles, D, C, filters, KD, LD, PD,
+                )  # fmt: skip
+        _transform_weights(dw + 4 * (part * 9 * KD * C * F + f), sums, tile, KD, C, F, filters)
+        if db:
+            copy_run((db + 4 * (part * F + f), bias, 0, filters))
+
+
+@inner
+def _parts_range(start, stop, worker, total, partial, parts, size):
+    """Add partial sums in the order of their parts."""
+    to = floats(total)
+    for part in range(parts):
+        of = floats(partial + 4 * part * size)
+        for i in range(start, stop):
+            to[i] = of[i] + (to[i] if part else ZERO)
+
+
+@once(21)
+def winograd_weights(
+    dw, db, x, dy, gate, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, ws, parts
+):
+    columns, size = N * ((OH + 3) // 4) * ((OW + 3) // 4), 9 * KD * C * F
+    partial = ws + 4 * parts * size
+    scratch = partial + 4 * parts * vectors(F)
+    to, to_bias = (dw, db) if parts == 1 else (ws, partial if db else 0)
+    split(
+        _weights_range, parts * ((F + GROUP - 1) // GROUP),
+        grain(36 * KD * C * min(F, GROUP) * columns * OD // parts),
+        (to, to_bias, x, dy, gate, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, parts,
+         scratch),
+    )  # fmt: skip
+    if parts > 1:
+        split(_parts_range, size, grain(parts), (dw, ws, parts, size))
+        if db:
+            split(_parts_range, F, grain(parts), (db, partial, parts, F))
 
 
 @cpu
 def winograd_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     N, D, H, W, C = x.shape
-    OH, OW, F = dy.shape[2], dy.shape[3], dy.shape[4]
-    TH, TW = (OH + 3) // 4, (OW + 3) // 4
-    sums = HEAD + _filter_size(C, F)
-    v = sums + 36 * _apart(C * _vectors(F))
-    g = v + 36 * _apart(CHUNK * _vectors(C))
-    bias_sums = g + 36 * _apart(panel_size(CHUNK, F))
-    aside = bias_sums + PARTS * F
-    places = (v, g, aside)
-    sizes = (H, W, C, OH, OW, F, TH, TW, PH, PW)
-    set_offset(ws, 0, 0, 0)
-    images, gradients, gates = x.reshape(-1), dy.reshape(-1), y.reshape(-1)
-    tiles = N * D * TH * TW
-    for first in range(0, tiles, CHUNK):
-        count = min(CHUNK, tiles - first)
-        split(
-            _chunk_range, count, grain(200 * (C + F)),
-            (images, gradients, gates, ws, first, sizes, places),
-        )  # fmt: skip
-        split(
-            _multiply_range, 36 * panels(F), grain(C * count * PANEL),
-            (ws, sums, C, F, count, ACCUMULATE if first else OVERWRITE, places),
-        )  # fmt: skip
-    split(_weights_range, C, grain(100 * F), (dw.reshape(-1), ws, sums, aside, C, F))
-    if db.size:
-        rows = N * D * OH * OW
-        split(
-            _bias_range, PARTS, grain(8 * (rows // PARTS + 1) * F),
-            (ws, bias_sums, gradients, gates, rows, F, PARTS),
-        )  # fmt: skip
-        add_parts(db, ws, bias_sums, PARTS)
+    _, OD, OH, OW, F = dy.shape
+    KD, parts = dw.shape[0], _parts(N * ((OH + 3) // 4) * ((OW + 3) // 4), OD, F)
+    winograd_weights((
+        address(dw, 0), address(db, 0) if db.size else 0, address(x, 0), address(dy, 0),
+        address(y, 0) if y.size else 0, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
+        address(ws, 0), parts,
+    ))  # fmt: skip
 
 
 def winograd_pays_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
-    if (KD, KH, KW) != (1, 3, 3) or max(SD, SH, SW, LD, LH, LW, G) > 1 or OD != D:
+    if (KH, KW) != (3, 3) or max(SD, SH, SW, LH, LW, G) > 1:
         return False
     # The cost of a train step, in outputs of the direct convolution, of which a tile has 16.
     # Measured on one core with AVX2: a tile's products cost 5.5 of them, its transforms 30 / C
