@@ -49,7 +49,8 @@ class Convolution:
         steps = (1, 1, 1, g["LD"], 1, 1)  # strides and dilation
         self.integers = (*steps, g["PD"], g["PH"], g["PW"], 1)
         sizes = *self.x_shape, *self.y_shape[1:], *self.w_shape[:3], *steps, 1
-        self.ws = nans(self.call("workspace", *sizes))
+        memory = nans(self.call("workspace", *sizes) + 64)
+        self.ws, self.behind = memory[:-64], memory[-64:]
 
     def call(self, name, *arguments):
         return kernel(self.name, f"{self.name}_{name}", self.device)(*arguments)
@@ -269,6 +270,7 @@ def test_the_same_bits_on_one_thread_and_on_all(g, seed):
         numba.set_num_threads(threads)
         conv = Convolution(g, "cpu")
         results.append(conv.all(*conv.arrays(normal, np.random.default_rng(seed))))
+        assert np.all(np.isnan(conv.behind))  # no thread leaves the workspace
     for one, many in zip(*results):
         np.testing.assert_array_equal(one, many)
 
@@ -326,3 +328,14 @@ def test_a_layer_changes_between_kernels_with_its_shapes():
     y = model.predict(x, batch_size=8)  # eight samples, and one
     assert np.abs(y - model.predict(x, batch_size=1)).max() <= 200 * EPSILON * y.max()
     assert np.abs(y[:8] - model.predict(x[:8], batch_size=8)).max() == 0
+
+
+def test_a_layer_transforms_its_weights_again_after_a_backward_pass():
+    """Also where no update changes them between: the gradients' passes take the workspace."""
+    x = normal(np.random.default_rng(0), 8, 8, 8, 16)
+    assert pays(N=8, H=8, W=8, C=16, F=16)[1]
+    model = Sequential([layers.Input((8, 8, 16)), layers.Conv2D(16, 3, padding="same")], seed=0)
+    y, mask = model.forward(x, None, True)
+    y = y.copy()
+    model.backward(y, input_gradient=True)
+    np.testing.assert_array_equal(model.forward(x, None, True)[0], y)

@@ -272,6 +272,12 @@ def _parts(columns, planes, F):
     return max(1, min(PARTS // groups, columns, columns * planes // PART))
 
 
+@inner
+def _partial_size(C, F, KD, parts):
+    """Floats of all partial sums of the gradients of weights and bias."""
+    return (parts * (9 * KD * C + 1) * F + 15) // 16 * 16
+
+
 @cpu
 def winograd_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
     reach, columns = (KD - 1) * LD, N * ((OH + 3) // 4) * ((OW + 3) // 4)
@@ -281,7 +287,7 @@ def winograd_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW,
     threads = MAX_WORKERS * max(forward, input_, 9 * max(C, F) * PANEL)
     parts, groups = _parts(columns, OD, F), (F + GROUP - 1) // GROUP
     weight = min(MAX_WORKERS, parts * groups) * (weight + _sums_size(C, F, KD))
-    return max(_filter_size(C, F, KD) + threads, weight + parts * (9 * KD * C + 1) * F) + V
+    return max(_filter_size(C, F, KD) + threads, weight + _partial_size(C, F, KD, parts))
 
 
 # --- filters ---------------------------------------------------------------------------
@@ -565,7 +571,7 @@ def winograd_weights(
 ):
     columns, size = N * ((OH + 3) // 4) * ((OW + 3) // 4), 9 * KD * C * F
     partial = ws + 4 * parts * size
-    scratch = partial + 4 * parts * vectors(F)
+    scratch = ws + 4 * _partial_size(C, F, KD, parts)
     to, to_bias = (dw, db) if parts == 1 else (ws, partial if db else 0)
     split(
         _weights_range, parts * ((F + GROUP - 1) // GROUP),

@@ -266,6 +266,7 @@ class Conv(BaseConv):
         """Gradients of kernel, bias and input."""
         (x, y, ws), weight = self._saved, self.weights[0]
         plan = self.plan(x.shape)
+        self._packed = ""  # a backward pass takes the whole workspace
         if self.activation.is_relu and max(self.kernel_size) > 1:
             # The kernels undo the relu while they read dy: it takes no pass of its own.
             dz, y = dy.reshape(plan.y), y.reshape(plan.y)
