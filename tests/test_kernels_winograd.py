@@ -141,7 +141,8 @@ def test_the_reference_is_the_direct_convolution(g, seed):
 @example(shape(H=3, W=3), 1)  # kernel == image
 @example(shape(N=2, H=5, W=3, C=64, F=33, PH=1, PW=1), 2)
 @example(shape(N=3, H=13, W=30, C=17, F=70, PH=1, PW=1), 3)  # many blocks, a partial panel
-@example(shape(N=30, H=7, W=8, C=9, F=10, PH=1, PW=1), 4)  # chunks of a weight gradient
+@example(shape(N=30, H=7, W=8, C=9, F=10, PH=1, PW=1), 4)  # blocks of a weight gradient
+@example(shape(N=65, H=7, W=8, C=2, F=3, PH=1, PW=1), 9)  # partial sums of one
 @example(shape(H=4, W=2, C=3, F=160, PH=2, PW=2), 5)  # groups of filters
 @example(shape(D=21, H=4, W=5, C=24, F=9, KD=3, PD=1, PH=1, PW=1), 6)  # blocks of planes
 @example(shape(D=1, H=4, W=5, C=3, F=2, KD=2, LD=2, PD=1), 7)  # a kernel that meets no plane
@@ -262,8 +263,8 @@ def test_a_nan_reaches_all_that_is_computed_from_it(g, seed):
 
 @settings(max_examples=10)
 @given(shapes(), seeds)
-@example(shape(N=9, H=20, W=20, C=24, F=40, PH=1, PW=1), 0)
-@example(shape(N=3, D=20, H=20, W=20, C=20, F=70, PH=1, PW=1, KD=3, PD=1), 1)
+@example(shape(N=11, H=20, W=20, C=12, F=40, PH=1, PW=1), 0)  # partial sums of weights
+@example(shape(N=2, D=6, H=8, W=8, C=20, F=70, PH=1, PW=1, KD=3, PD=1), 1)
 def test_the_same_bits_on_one_thread_and_on_all(g, seed):
     results = []
     for threads in (1, numba.config.NUMBA_NUM_THREADS):

@@ -26,7 +26,15 @@ from minicnnrnn.kernels.panel import (
     panel_width,
     panels,
 )
-from minicnnrnn.kernels.tiles import V, copy_run, read_tiles, vectors, write_tiles
+from minicnnrnn.kernels.tiles import (
+    V,
+    apart,
+    block_size,
+    copy_run,
+    read_tiles,
+    vectors,
+    write_tiles,
+)
 from minicnnrnn.kernels.transform import POINTS, transform_filter, transform_weight
 
 # ---------------------------------------------------------------------------------------
@@ -204,21 +212,9 @@ def winograd_pays_numpy(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD
 
 
 GROUP = 4 * PANEL  # filters that a block of tiles is multiplied with before it is transformed
-import os
-BLOCK=int(os.environ.get("BL","300000"))  # bytes of transformed pixels and products in a block, of the L2 cache
-ROWS = 2 * WIDE_ROWS  # outputs, of one plane, that pay for reading the filters
-import os
-SUMMED = int(os.environ.get('WT','96'))  # outputs that pay for reading and writing the sums of a weight gradient
-PART = 64  # tiles that are worth a partial sum of the weights' gradient
-
-
-@inner
-def _apart(size):
-    """The distance of 36 matrices of `size` floats that a transform writes at the same time.
-
-    Powers of two would put all of them into the same few sets of the cache.
-    """
-    return (size // 1024 + 1) * 1024 + 16
+ROWS = 2 * WIDE_ROWS  # outputs of a block that pay for reading the filters
+SUM_ROWS = 96  # outputs that pay for reading and writing the sums of a weight gradient
+PART = 128  # tiles that pay for a partial sum of the weights' gradient
 
 
 @inner
@@ -228,48 +224,37 @@ def _group(F):
 
 
 @inner
-def _block_size(C, F, planes, reach, least):
-    """(tiles of a plane, planes of outputs) in a block: whole tiles of the building block.
-
-    The outputs of a plane meet it and `reach` planes behind it. Where the L2 cache would hold
-    fewer than `least` outputs in all, it is better to read them from behind it.
-    """
-    fit = BLOCK // (36 * 4 * (vectors(C) + _group(F))) // WIDE_ROWS
-    most = min(planes, max(fit - reach, 2 * reach, 1))
-    outputs = (planes - 1) // ((planes + most - 1) // most) + 1
-    tiles = max(min(fit // (outputs + reach), 8) * WIDE_ROWS, least // outputs, WIDE_ROWS)
-    return tiles, outputs
-
-
-@inner
-def _scratch(C, F, KD, planes, reach, least):
+def _scratch(C, F, KD, group, planes, reach, least):
     """A thread's scratch: where its bias, pixels and products or gradients begin, and its end.
 
     In front of them are a table of offsets and room for a tile.
     """
-    tiles, outputs = _block_size(C, F, planes, reach, least)
-    bias = (2 * KD // 16 + 1) * 16 + 36 * max(vectors(C), _group(F)) + V
-    pixels = bias + (vectors(F) + 15) // 16 * 16
-    products = pixels + 36 * _apart(tiles * (outputs + reach) * vectors(C))
-    return bias, pixels, products, products + 36 * _apart(tiles * outputs * _group(F))
+    tiles, outputs = block_size(C, group, planes, reach, least)
+    bias = (2 * KD // 16 + 1) * 16 + 36 * max(vectors(C), group) + 16
+    pixels = bias + (F // 16 + 1) * 16
+    products = pixels + 36 * apart(tiles * (outputs + reach) * vectors(C))
+    return bias, pixels, products, products + 36 * apart(tiles * outputs * group)
 
 
 @inner
 def _filter_size(C, F, KD):
-    return 36 * max(_apart(panel_size(KD * C, F)), _apart(panel_size(KD * F, C)))
+    return 36 * max(apart(panel_size(KD * C, F)), apart(panel_size(KD * F, C)))
 
 
 @inner
-def _sums_size(C, F, KD):
-    """Floats of a weight gradient before its transform, for one group of filters."""
-    return 36 * _apart(KD * C * _group(F))
+def _parts(columns, planes):
+    """How many ways the tiles of a weight gradient are cut, a power of two."""
+    parts = 1
+    while parts < PARTS and 2 * parts <= columns and 2 * parts * PART <= columns * planes:
+        parts *= 2
+    return parts
 
 
 @inner
-def _parts(columns, planes, F):
-    """How many ways the tiles of a weight gradient are cut: fewer where there are more filters."""
-    groups = (F + GROUP - 1) // GROUP
-    return max(1, min(PARTS // groups, columns, columns * planes // PART))
+def _sum_group(F, parts):
+    """Filters whose gradients a thread sums up: all, if there are as many parts as threads."""
+    groups = min((MAX_WORKERS + parts - 1) // parts, panels(F))
+    return min((panels(F) + groups - 1) // groups * PANEL, vectors(F))
 
 
 @inner
@@ -281,13 +266,14 @@ def _partial_size(C, F, KD, parts):
 @cpu
 def winograd_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
     reach, columns = (KD - 1) * LD, N * ((OH + 3) // 4) * ((OW + 3) // 4)
-    _, _, _, forward = _scratch(C, F, KD, OD, reach, ROWS)
-    _, _, _, input_ = _scratch(F, C, KD, D, reach, ROWS)
-    _, _, _, weight = _scratch(C, F, KD, OD, reach, SUMMED)
+    _, _, _, forward = _scratch(C, F, KD, _group(F), OD, reach, ROWS)
+    _, _, _, input_ = _scratch(F, C, KD, _group(C), D, reach, ROWS)
     threads = MAX_WORKERS * max(forward, input_, 9 * max(C, F) * PANEL)
-    parts, groups = _parts(columns, OD, F), (F + GROUP - 1) // GROUP
-    weight = min(MAX_WORKERS, parts * groups) * (weight + _sums_size(C, F, KD))
-    return max(_filter_size(C, F, KD) + threads, weight + _partial_size(C, F, KD, parts))
+    parts = _parts(columns, OD)
+    group = _sum_group(F, parts)
+    _, _, _, thread = _scratch(C, F, KD, group, OD, reach, SUM_ROWS)
+    weight = _partial_size(C, F, KD, parts) + MAX_WORKERS * (thread + 36 * apart(KD * C * group))
+    return max(_filter_size(C, F, KD) + threads, weight)
 
 
 # --- filters ---------------------------------------------------------------------------
@@ -299,7 +285,7 @@ def _filter_range(start, stop, worker, target, w, scratch, KD, C, F, flipped):
     K, N = (F, C) if flipped else (C, F)
     bk, bn = (1, F) if flipped else (F, 1)
     taps = scratch + 4 * worker * 9 * K * PANEL
-    distance = _apart(panel_size(KD * K, N))
+    distance = apart(panel_size(KD * K, N))
     for item in range(start, stop):
         n, kd = item // KD * PANEL, item % KD
         columns = min(PANEL, N - n)
@@ -384,14 +370,14 @@ def _tiles_range(
 ):  # fmt: skip
     TH, TW, reach = (OH + 3) // 4, (OW + 3) // 4, (KD - 1) * LD
     columns = N * TH * TW
-    most, outputs = _block_size(C, F, OD, reach, ROWS)
-    bias_at, pixels_at, products_at, size = _scratch(C, F, KD, OD, reach, ROWS)
+    most, outputs = block_size(C, _group(F), OD, reach, ROWS)
+    bias_at, pixels_at, products_at, size = _scratch(C, F, KD, _group(F), OD, reach, ROWS)
     table = scratch + 4 * worker * size
     bias, v, products = table + 4 * bias_at, table + 4 * pixels_at, table + 4 * products_at
     tile = table + 4 * (2 * KD // 16 + 1) * 16
-    v_distance = _apart(most * (outputs + reach) * vectors(C))
-    distance = _apart(most * outputs * _group(F))
-    u_distance = _apart(panel_size(KD * C, F))
+    v_distance = apart(most * (outputs + reach) * vectors(C))
+    distance = apart(most * outputs * _group(F))
+    u_distance = apart(panel_size(KD * C, F))
     copy_run((bias, 0, 0, vectors(F)))
     if b:
         copy_run((bias, b, 0, F))
@@ -425,7 +411,7 @@ def _tiles_range(
 def winograd_convolve(
     y, x, gate, b, relu, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, filters, scratch
 ):
-    _, outputs = _block_size(C, F, OD, (KD - 1) * LD, ROWS)
+    _, outputs = block_size(C, _group(F), OD, (KD - 1) * LD, ROWS)
     columns = N * ((OH + 3) // 4) * ((OW + 3) // 4)
     split(
         _tiles_range, columns * ((OD + outputs - 1) // outputs), grain(36 * KD * outputs * C * F),
@@ -469,7 +455,7 @@ def winograd_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW
 @inner
 def _sum_products(
     sums, v, v_distance, g, g_distance, table, tiles, first, planes, low, pixel_rows, D, C,
-    filters, KD, LD, PD,
+    filters, KD, LD, PD, flags,
 ):  # fmt: skip
     """Add the 36 products of a block to the sums: their rows are channels, summed over tiles."""
     row = vectors(filters)
@@ -480,7 +466,7 @@ def _sum_products(
             if count <= 0:
                 continue
             pixels = (begin + kd * LD - PD - low) * tiles
-            total = sums + 4 * (product * _apart(KD * C * row) + kd * C * row)
+            total = sums + 4 * (product * apart(KD * C * row) + kd * C * row)
             for c in range(0, C, GROUP):
                 step = min(GROUP, vectors(C) - c)
                 a = v + 4 * (product * v_distance + c * pixel_rows + pixels * step)
@@ -489,7 +475,7 @@ def _sum_products(
                     b = f * planes * tiles + (begin - first) * tiles * width
                     gemm_block((
                         total + 4 * (c * row + f), row, min(GROUP, C - c), width, a, 1, step, table,
-                        g + 4 * (product * g_distance + b), width, 0, count, 1, 0, ACCUMULATE,
+                        g + 4 * (product * g_distance + b), width, 0, count, 1, 0, flags,
                     ))  # fmt: skip
 
 
@@ -497,7 +483,7 @@ def _sum_products(
 def _transform_weights(dw, sums, aside, KD, C, F, filters):
     """Transform the sums into a group of `filters` columns of `dw`."""
     row = vectors(filters)
-    distance = _apart(KD * C * row)
+    distance = apart(KD * C * row)
     for c in range(KD * C):
         to = dw + 4 * (c // C * 9 * C + c % C) * F
         for f in range(0, filters, V):
@@ -513,23 +499,24 @@ def _transform_weights(dw, sums, aside, KD, C, F, filters):
 @inner
 def _weights_range(
     start, stop, worker, dw, db, x, dy, gate, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
-    parts, scratch,
+    parts, group, scratch,
 ):  # fmt: skip
     TH, TW, reach = (OH + 3) // 4, (OW + 3) // 4, (KD - 1) * LD
-    columns, groups = N * TH * TW, (F + GROUP - 1) // GROUP
-    most, outputs = _block_size(C, F, OD, reach, SUMMED)
-    bias_at, pixels_at, gradients_at, sums_at = _scratch(C, F, KD, OD, reach, SUMMED)
-    table = scratch + 4 * worker * (sums_at + _sums_size(C, F, KD))
+    columns, groups = N * TH * TW, (F + group - 1) // group
+    most, outputs = block_size(C, group, OD, reach, SUM_ROWS)
+    bias_at, pixels_at, gradients_at, sums_at = _scratch(C, F, KD, group, OD, reach, SUM_ROWS)
+    table = scratch + 4 * worker * (sums_at + 36 * apart(KD * C * group))
     tile = table + 4 * (2 * KD // 16 + 1) * 16
     bias, sums = table + 4 * bias_at, table + 4 * sums_at
     v, g = table + 4 * pixels_at, table + 4 * gradients_at
-    v_distance = _apart(most * (outputs + reach) * vectors(C))
-    g_distance = _apart(most * outputs * _group(F))
+    v_distance = apart(most * (outputs + reach) * vectors(C))
+    g_distance = apart(most * outputs * group)
     integers(table)[0] = 0
     for item in range(start, stop):
-        part, f = item // groups, item % groups * GROUP
-        filters = min(GROUP, F - f)
-        copy_run((sums, 0, 0, _sums_size(C, F, KD)))
+        part, f = item // groups, item % groups * group
+        filters = min(group, F - f)
+        if KD > 1:  # a plane of the kernel may meet none of the image's
+            copy_run((sums, 0, 0, 36 * apart(KD * C * vectors(filters))))
         copy_run((bias, 0, 0, vectors(filters)))
         begin, end = columns * part // parts, columns * (part + 1) // parts
         for first in range(0, OD, outputs):
@@ -549,6 +536,7 @@ def _weights_range(
                 _sum_products(
                     sums, v, v_distance, g, g_distance, table, tiles, first, planes, low,
                     pixel_planes * tiles, D, C, filters, KD, LD, PD,
+                    ACCUMULATE if KD > 1 or first or column > begin else OVERWRITE,
                 )  # fmt: skip
         _transform_weights(dw + 4 * (part * 9 * KD * C * F + f), sums, tile, KD, C, F, filters)
         if db:
@@ -565,19 +553,19 @@ def _parts_range(start, stop, worker, total, partial, parts, size):
             to[i] = of[i] + (to[i] if part else ZERO)
 
 
-@once(21)
-def winograd_weights(
-    dw, db, x, dy, gate, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, ws, parts
-):
+@once(20)
+def winograd_weights(dw, db, x, dy, gate, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, ws):
     columns, size = N * ((OH + 3) // 4) * ((OW + 3) // 4), 9 * KD * C * F
+    parts = _parts(columns, OD)
+    group = _sum_group(F, parts)
     partial = ws + 4 * parts * size
     scratch = ws + 4 * _partial_size(C, F, KD, parts)
     to, to_bias = (dw, db) if parts == 1 else (ws, partial if db else 0)
     split(
-        _weights_range, parts * ((F + GROUP - 1) // GROUP),
-        grain(36 * KD * C * min(F, GROUP) * columns * OD // parts),
+        _weights_range, parts * ((F + group - 1) // group),
+        grain(36 * KD * C * group * columns * OD // parts),
         (to, to_bias, x, dy, gate, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, parts,
-         scratch),
+         group, scratch),
     )  # fmt: skip
     if parts > 1:
         split(_parts_range, size, grain(parts), (dw, ws, parts, size))
@@ -589,11 +577,10 @@ def winograd_weights(
 def winograd_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     N, D, H, W, C = x.shape
     _, OD, OH, OW, F = dy.shape
-    KD, parts = dw.shape[0], _parts(N * ((OH + 3) // 4) * ((OW + 3) // 4), OD, F)
     winograd_weights((
         address(dw, 0), address(db, 0) if db.size else 0, address(x, 0), address(dy, 0),
-        address(y, 0) if y.size else 0, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
-        address(ws, 0), parts,
+        address(y, 0) if y.size else 0, N, D, H, W, C, OD, OH, OW, F, dw.shape[0], LD, PD, PH, PW,
+        address(ws, 0),
     ))  # fmt: skip
 
 
