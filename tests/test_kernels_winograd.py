@@ -305,6 +305,8 @@ def pays(N=16, D=1, H=16, W=16, C=64, F=64, K=(1, 3, 3), S=(1, 1, 1), L=(1, 1, 1
 
 def test_it_pays_where_it_was_measured_to():
     assert pays() == pays(C=32, F=32) == pays(N=1, C=128, F=128) == [False, True]
+    assert pays(K=(3, 3, 3), D=8, C=16, F=32) == pays(N=8, H=4, W=4, C=512, F=512) == [False, True]
+    assert pays(K=(3, 3, 3), D=8, C=3, F=16) == [False, False]
     assert pays(C=3) == pays(N=1, H=4, W=4) == pays(H=2, W=2) == [False, False]
 
 

@@ -13,8 +13,7 @@ number may remain.
 import numpy as np
 
 from minicnnrnn.kernels.band import ZERO
-from minicnnrnn.kernels.codes import PARTS
-from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, WIDE_ROWS, gemm_block
+from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, PARTS, WIDE_ROWS, gemm_block
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
     PANEL,
@@ -589,11 +588,11 @@ def winograd_pays_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, 
     if (KH, KW) != (3, 3) or max(SD, SH, SW, LH, LW, G) > 1:
         return False
     # The cost of a train step, in outputs of the direct convolution, of which a tile has 16.
-    # Measured on one core with AVX2: a tile's products cost 5.5 of them, its transforms 30 / C
-    # and 30 / F, the transforms of the filters 36, or 100 where they outgrow the L2 cache by far.
-    # So steps become 1.2 times as fast at 16 channels, 1.9 at 32, 2.3-2.7 at 64, 2.9 at 128
-    # and 256. A first layer has too few channels (0.7-0.8), images of 5 x 5 fill their tiles
-    # badly (0.9-1.2), and few tiles do not pay for the filters (4 x 4 x 256, one image: 0.25).
-    tiles = N * D * -(-OH // 4) * -(-OW // 4)
-    filters = 36 if C * F <= 128 * 128 else 100
-    return bool(1.05 * (tiles * (5.5 + 30 / C + 30 / F) + filters) < N * D * OH * OW)
+    # Measured on one core with AVX2: a tile's products cost 5.5 of them and 30 / C for starting
+    # short sums, its transforms 30 / F, shared by the planes of the kernel, and the transforms of
+    # the filters 36, or 50 where they outgrow the L2 cache by far. So steps become 1.5 times as
+    # fast at 16 channels, 1.9 at 64, and 3 in volumes of 16 to 64 channels. A first layer has too
+    # few channels (0.8), and images of 5 x 5 fill their tiles badly (1.0).
+    tiles = N * OD * -(-OH // 4) * -(-OW // 4)
+    filters = 36 if C * F <= 128 * 128 else 50
+    return bool(1.05 * (tiles * (5.5 + 30 / C + 30 / (F * KD)) + filters) < N * OD * OH * OW)
