@@ -13,7 +13,8 @@ number may remain.
 import numpy as np
 
 from minicnnrnn.kernels.band import ZERO
-from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, PARTS, WIDE_ROWS, gemm_block
+from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, WIDE_ROWS, gemm_block
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
     PANEL,
