@@ -111,16 +111,15 @@ def one(peer, eager):
     import numba
 
     numba.set_num_threads(turns.THREADS)
-    model, _, _ = models.build("cnn32")
+    (model, _, _), (untrained, _, _) = models.build("cnn32"), models.build("cnn32")
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = data()
-    ways = {"torch": torch_ways, "keras": keras_ways}[peer](model, x, y)
-    begin = model.get_weights()
+    ways = {"torch": torch_ways, "keras": keras_ways}[peer](untrained, x, y)
     model.fit(x[: 10 * BATCH + len(x) % BATCH], y[: 10 * BATCH + len(x) % BATCH], BATCH, verbose=0)
     found = {name: {"pairs": [], "reached": []} for name in ways}
     reached = []
     for _ in range(ROUNDS):
-        model.set_weights(begin)
+        model.set_weights(untrained.get_weights())
         model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
         start = time.perf_counter()
         reached.append(ours(model, x, y))

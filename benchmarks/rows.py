@@ -125,7 +125,7 @@ ROWS = {
 # are, in any two implementations. One of the 8,192 active outputs before VGG-16's last pooling
 # moves the gradients below it by 1 %.
 GRADIENTS = {"vgg_like": 1e-2, "resnet20": 5e-2, "vgg16": 3e-2}
-TINYGRAD = ("cnn32", "cnn128", "lstm128", "mlp")  # what tinygrad_peer.py translates
+TINYGRAD = ("cnn32", "cnn128", "mlp")  # what tinygrad_peer.py translates
 
 
 def build(row):

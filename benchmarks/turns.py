@@ -16,7 +16,8 @@ THREADS = int(os.environ.get("BENCHMARK_THREADS", "2"))
 ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", "30"))  # pairs of turns for a ratio ...
 SECONDS, FEWEST = 10, 5  # ... but no more after so many seconds, if there are so many pairs
 HANDOVER, TURN = 0.01, 0.03
-WARM = os.environ | {"KERAS_BACKEND": "jax"}
+LIMIT = 600  # seconds that a process may take
+ENVIRONMENT = os.environ | {"KERAS_BACKEND": "jax"}
 
 
 def turn(step):
@@ -56,7 +57,7 @@ def summary(pairs):
     }
 
 
-def child(script, *arguments, threads=THREADS, **environment):
+def child(script, *arguments, threads=THREADS):
     """What a script of this folder prints, from JSON, run in a process on so many cores.
 
     If it fails: {"error": the last line of its complaint}.
@@ -66,18 +67,22 @@ def child(script, *arguments, threads=THREADS, **environment):
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
-    done = subprocess.run(
-        [sys.executable, str(HERE / script), "--child", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**WARM, "BENCHMARK_THREADS": str(threads), **environment},
-        preexec_fn=pin,
-    )
-    if done.returncode:
-        complaint = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        say(f"{script} {' '.join(map(str, arguments))}: failed: {complaint[-1]}")
-        return {"error": complaint[-1]}
+    try:
+        done = subprocess.run(
+            [sys.executable, str(HERE / script), "--child", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**ENVIRONMENT, "BENCHMARK_THREADS": str(threads)},
+            preexec_fn=pin,
+            timeout=LIMIT,
+        )
+    except subprocess.SubprocessError as failure:
+        lines = [str(failure)]
+        if isinstance(failure, subprocess.CalledProcessError):
+            lines += failure.stderr.strip().splitlines()
+        say(f"{script} {' '.join(map(str, arguments))}: failed: {lines[-1]}")
+        return {"error": lines[-1]}
     return json.loads(done.stdout.splitlines()[-1])
 
 
