@@ -14,8 +14,8 @@ above 1 this package is faster. PyTorch runs eagerly in both memory formats, and
 ``torch.compile`` in the faster of the two; the fastest of them is the opponent.
 
 The share of the peak is what matrix products and convolutions need (forward, and twice that
-backward), over what the building block reaches in the first-level cache on as many threads, just
-before and just after in the same process.
+backward, but no gradient of the model's input), over what the building block reaches in the
+first-level cache on as many threads, just before and just after in the same process.
 
 With everything, fitting.py, single.py, starting.py, memory.py and scale.py follow.
 """
@@ -95,10 +95,9 @@ def against(row, peer, eager):
         result[pass_]["best ms"] = {name: round(1000 * t, 3) for name, t in best.items()}
     peaks = before, peak()
     result["peak GFLOP/s"] = [round(value / 1e9, 1) for value in peaks]
-    forward = models.operations(row)
-    for pass_, factor in (("train", 3), ("predict", 1)):
+    for pass_, count in models.operations(row).items():
         seconds = result[pass_]["ms"][0] / 1000
-        result[pass_]["share of peak"] = round(factor * forward / seconds / max(peaks), 3)
+        result[pass_]["share of peak"] = round(count / seconds / max(peaks), 3)
     return result
 
 

@@ -142,15 +142,27 @@ def build(row):
 
 
 def operations(row):
-    """Floating-point operations of the matrix products and convolutions in one forward pass."""
+    """Floating-point operations of products and convolutions: of a train step, of a forward pass.
+
+    Going back takes as many for the weights and as many for the input, which the first layer
+    leaves out.
+    """
     model, x, _ = build(row)
-    return len(x) * _operations(model)
+    forward = len(x) * _operations(model, {"kernel", "recurrent_kernel"})
+    first = len(x) * sum(_operations(layer, {"kernel"}) for layer in _first(model))
+    return {"train": 3 * forward - first, "predict": forward}
 
 
-def _operations(layer, repeats=1):
-    """Those of a layer and of the layers inside, for one sample."""
-    total = sum(_operations(child) for child in layer.children)
-    kernels = [w for w in layer._weights if w.name in ("kernel", "recurrent_kernel")]
+def _first(layer):
+    """The layers inside that see the input itself."""
+    inside = layer.layers[:1] if hasattr(layer, "layers") else layer.children
+    return [first for child in inside for first in _first(child)] if inside else [layer]
+
+
+def _operations(layer, names):
+    """Those of the weights of these names, in a layer and the layers inside, for one sample."""
+    total = sum(_operations(child, names) for child in layer.children)
+    kernels = [w for w in layer._weights if w.name in names]
     if not kernels:
         return total
     name = type(layer).__name__
