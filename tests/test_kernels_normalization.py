@@ -23,38 +23,39 @@ def workspace(device, R, C, name="batch_norm"):
     return nans(kernel("normalization", f"{name}_workspace", device)(R, C))
 
 
-def forward(device, x, gamma, beta, mask=NO_MASK, moving=(0, 1)):
+def forward(device, x, gamma, beta, mask=NO_MASK, moving=(0, 1), relu=0):
     """Output, mean, inverse deviation, moving mean, moving variance."""
     R, C = x.shape
     y, mean, inverse = nans(R, C, dtype=x.dtype), *(nans(C, dtype=x.dtype) for _ in range(2))
     moved = [np.full(C, value, x.dtype) for value in moving]
     kernel("normalization", "batch_norm_forward", device)(
-        y, mean, inverse, *moved, x, gamma, beta, mask, MOMENTUM, EPSILON,
+        y, mean, inverse, *moved, x, gamma, beta, mask, MOMENTUM, EPSILON, relu,
         workspace(device, R, C),
     )  # fmt: skip
     return y, mean, inverse, *moved
 
 
-def backward(device, x, dy, gamma, mean, inverse, mask=NO_MASK, constant=False):
+def backward(device, x, dy, gamma, mean, inverse, mask=NO_MASK, constant=False, y=None):
     """Gradients of the input, gamma and beta."""
     R, C = x.shape
+    y = np.empty((0, 0), x.dtype) if y is None else y
     dx, dgamma, dbeta = nans(R, C, dtype=x.dtype), *(nans(C, dtype=x.dtype) for _ in range(2))
     ws = workspace(device, R, C)
     kernel("normalization", "batch_norm_backward_weight", device)(
-        dgamma, dbeta, x, dy, mean, inverse, ws
+        dgamma, dbeta, x, dy, y, mean, inverse, ws
     )
     none = np.empty(0, x.dtype)
     through = (none, none) if constant else (dgamma, dbeta)
     kernel("normalization", "batch_norm_backward_input", device)(
-        dx, x, dy, gamma, mean, inverse, *through, mask, workspace(device, R, C)
+        dx, x, dy, y, gamma, mean, inverse, *through, mask, workspace(device, R, C)
     )
     return dx, dgamma, dbeta
 
 
-def inference(device, x, gamma, beta, mean, variance):
+def inference(device, x, gamma, beta, mean, variance, relu=0):
     y, inverse = nans(*x.shape, dtype=x.dtype), nans(x.shape[1], dtype=x.dtype)
     kernel("normalization", "batch_norm_inference", device)(
-        y, inverse, x, gamma, beta, mean, variance, EPSILON, workspace(device, *x.shape)
+        y, inverse, x, gamma, beta, mean, variance, EPSILON, relu, workspace(device, *x.shape)
     )
     return y, inverse
 
@@ -191,6 +192,43 @@ def test_gradients_of_the_reference(shape, seed, masked, scaled):
             beta,
             rng,
         )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@given(shapes, seeds, st.booleans(), st.booleans(), st.booleans())
+@example((1, 1), 0, True, False, True)
+@example((2000, 16), 0, True, False, False)
+def test_a_fused_relu_is_a_relu_behind(device, shape, seed, scaled, masked, constant):
+    rng, x, dy, gamma, beta = arrays(seed, *shape, scaled)
+    mask = some_mask(rng, shape[0]) if masked else NO_MASK
+    plain, mean, inverse, *_ = forward(device, x, gamma, beta, mask)
+    y, *_ = forward(device, x, gamma, beta, mask, relu=1)
+    np.testing.assert_array_equal(y, np.maximum(plain, 0))
+    variance = np.square(normal(rng, shape[1]))
+    plain, y1 = (inference(device, x, gamma, beta, mean, variance, relu)[0] for relu in (0, 1))
+    np.testing.assert_array_equal(y1, np.maximum(plain, 0))
+    closed = np.where(y <= 0, np.float32(0), dy)
+    for fused, apart in zip(
+        backward(device, x, dy, gamma, mean, inverse, mask, constant, y),
+        backward(device, x, closed, gamma, mean, inverse, mask, constant),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(fused, apart)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_nan_and_infinity_pass_a_fused_relu(device):
+    x = np.array([[1, np.nan, -1], [3, 1, np.inf]], np.float32)
+    one, zero = np.ones(3, np.float32), np.zeros(3, np.float32)
+    y, _ = inference(device, x, one, zero, zero, one - np.float32(EPSILON), 1)
+    np.testing.assert_allclose(y, [[1, np.nan, 0], [3, 1, np.inf]], rtol=1e-6)
+    dy = np.full((2, 3), np.nan, np.float32)
+    dx, _, dbeta = backward(device, x, dy, one, zero, one, constant=True, y=y)
+    np.testing.assert_array_equal(np.isnan(dx), [[True, True, False], [True, True, True]])
+    assert np.isnan(dbeta).all()
+    dy[:] = -np.inf
+    dx, *_ = backward(device, np.ones_like(x), dy, one, zero, one, constant=True)
+    assert (dx == -np.inf).all()
 
 
 def test_a_mean_far_from_zero_costs_no_digits():

@@ -5,6 +5,8 @@ import numpy as np
 from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.jit import MAX_WORKERS, REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.normalization import (
+    NO_FLOOR,
+    NO_LIMIT,
     NOTHING,
     ONE,
     WIDTH,
@@ -360,7 +362,7 @@ def _group_forward_samples(
                 shift[c] = np.float32(offset + (mean[n, g] - mu) * rate)
         for which in range(3):
             spread(lanes + 4 * which * W, C, W)
-        apply_affine(y, x, first, last, lanes, W)
+        apply_affine(y, x, NO_FLOOR, first, last, lanes, W)
 
 
 @cpu
@@ -379,7 +381,7 @@ def _sum_sample(sums, n, x, dy, mean, S, C, W):
     spread(sums, C, W)
     for j in range(W, 3 * W):
         lane[j] = ZERO
-    add_products(sums, x, dy, n * S * C, (n + 1) * S * C, W)
+    add_products(sums, x, dy, dy, NO_LIMIT, n * S * C, (n + 1) * S * C, W)
     fold_lanes(sums, C, W)
 
 
@@ -403,7 +405,7 @@ def _group_input_samples(start, stop, worker, dx, x, dy, gamma, mean, inverse, S
                 level[c] = np.float32(-first / (S * size) - slope * mean[n, g])
         for which in range(3):
             spread(lanes + 4 * which * W, C, W)
-        apply_gradient(dx, x, dy, n * S * C, (n + 1) * S * C, lanes, W)
+        apply_gradient(dx, x, dy, dy, NO_LIMIT, n * S * C, (n + 1) * S * C, lanes, W)
 
 
 @cpu

@@ -7,6 +7,7 @@ is made of: its tools are the functions here that work on addresses.
 import numpy as np
 
 from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.kernels.elementary import choose
 from minicnnrnn.kernels.jit import cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
 
@@ -40,7 +41,7 @@ def affine_forward_numpy(y, x, center, scale, shift, ws):
 
 
 def batch_norm_forward_numpy(
-    y, mean, inverse, moving_mean, moving_variance, x, gamma, beta, mask, momentum, epsilon, ws
+    y, mean, inverse, moving_mean, moving_variance, x, gamma, beta, mask, momentum, epsilon, relu, ws
 ):
     """Normalize every channel with the batch's own mean and variance, as in training.
 
@@ -67,6 +68,8 @@ def batch_norm_forward_numpy(
         k: rows with a zero are normalized, but not counted. Without any row left, mean and
         variance are zero.
     momentum, epsilon : float
+    relu : int
+        1: what is below zero becomes zero, as in the activation that usually follows.
 
     Notes
     -----
@@ -82,22 +85,26 @@ def batch_norm_forward_numpy(
     moving_variance[:] = moving_variance * momentum + variance * (1 - momentum)
     scale = gamma * inverse if gamma.size else inverse
     affine_forward_numpy(y, x, mu, scale, beta, ws)
+    if relu:
+        np.maximum(y, 0, out=y)
 
 
-def batch_norm_inference_numpy(y, inverse, x, gamma, beta, mean, variance, epsilon, ws):
+def batch_norm_inference_numpy(y, inverse, x, gamma, beta, mean, variance, epsilon, relu, ws):
     """Normalize every channel with a mean and a variance that are given.
 
     Parameters
     ----------
     mean, variance : (C,)
         The moving statistics.
-    y, inverse, x, gamma, beta, epsilon : as in ``batch_norm_forward``
+    y, inverse, x, gamma, beta, epsilon, relu : as in ``batch_norm_forward``
     """
     inverse[:] = 1 / np.sqrt(variance + epsilon)
     affine_forward_numpy(y, x, mean, gamma * inverse if gamma.size else inverse, beta, ws)
+    if relu:
+        np.maximum(y, 0, out=y)
 
 
-def batch_norm_backward_weight_numpy(dgamma, dbeta, x, dy, mean, inverse, ws):
+def batch_norm_backward_weight_numpy(dgamma, dbeta, x, dy, y, mean, inverse, ws):
     """Gradients with respect to scale and offset.
 
     .. math::
@@ -109,13 +116,16 @@ def batch_norm_backward_weight_numpy(dgamma, dbeta, x, dy, mean, inverse, ws):
     dgamma, dbeta : (C,), overwritten
         ``backward_input`` wants both, also where there is no scale or offset to train.
     x, dy : (R, C)
+    y : (R, C), or (0, 0) without a relu
+        The output: where it is not above zero, `dy` counts as zero.
     mean, inverse : (C,), as a forward pass left them
     """
+    dy = np.where(y <= 0, 0, dy) if y.size else dy
     np.sum(dy, axis=0, out=dbeta)
     dgamma[:] = np.sum(dy * (x - mean), axis=0) * inverse
 
 
-def batch_norm_backward_input_numpy(dx, x, dy, gamma, mean, inverse, dgamma, dbeta, mask, ws):
+def batch_norm_backward_input_numpy(dx, x, dy, y, gamma, mean, inverse, dgamma, dbeta, mask, ws):
     """Gradient with respect to the input.
 
     .. math::
@@ -127,8 +137,9 @@ def batch_norm_backward_input_numpy(dx, x, dy, gamma, mean, inverse, dgamma, dbe
     dx : (R, C), overwritten
     dgamma, dbeta : (C,), as ``backward_weight`` left them; (0,) for the gradient of
         ``inference``, whose statistics do not depend on `x`: the sum in brackets is `dy` then
-    x, dy, gamma, mean, inverse, mask : as in the other passes
+    x, dy, y, gamma, mean, inverse, mask : as in the other passes
     """
+    dy = np.where(y <= 0, 0, dy) if y.size else dy
     scale = gamma * inverse if gamma.size else inverse
     dx[:] = dy * scale
     if dgamma.size:
@@ -160,6 +171,9 @@ def affine_workspace_numpy(R, C):
 WIDTH = 256  # lanes, if the channels are fewer
 BLOCK = 256  # wide rows that are summed before their sum is added to that of the part
 ZERO, ONE, NOTHING = np.float32(0), np.float32(1), np.float64(0)
+# A relu costs no loop of its own: outputs below a floor become the floor, and gradients are closed
+# where the output is not above a limit. No number is below NO_FLOOR, and none is NO_LIMIT or less.
+NO_FLOOR, NO_LIMIT = np.float32(-np.inf), np.float32(np.nan)
 
 
 @cpu
@@ -233,8 +247,11 @@ def add_squares(sums, x, start, stop, W):
 
 
 @inner
-def add_products(sums, x, dy, start, stop, W):
-    """Add dy, and dy (x - shift), to the sums of the lanes; otherwise as ``add_squares``."""
+def add_products(sums, x, dy, y, limit, start, stop, W):
+    """Add dy, and dy (x - shift), to the sums of the lanes; otherwise as ``add_squares``.
+
+    `dy` counts as zero where `y` is not above the limit. Without a relu `y` may be `dy`.
+    """
     shift, first, second = floats(sums), floats(sums + 4 * W), floats(sums + 8 * W)
     block_1, block_2 = floats(sums + 12 * W), floats(sums + 16 * W)
     for block in range(start, stop, BLOCK * W):
@@ -245,15 +262,19 @@ def add_products(sums, x, dy, start, stop, W):
         while i + 2 * W <= end:
             x0, x1 = floats(x + 4 * i), floats(x + 4 * (i + W))
             d0, d1 = floats(dy + 4 * i), floats(dy + 4 * (i + W))
+            y0, y1 = floats(y + 4 * i), floats(y + 4 * (i + W))
             for j in range(W):
-                block_1[j] += d0[j] + d1[j]
-                block_2[j] += d0[j] * (x0[j] - shift[j]) + d1[j] * (x1[j] - shift[j])
+                g0 = choose(y0[j] <= limit, ZERO, d0[j])
+                g1 = choose(y1[j] <= limit, ZERO, d1[j])
+                block_1[j] += g0 + g1
+                block_2[j] += g0 * (x0[j] - shift[j]) + g1 * (x1[j] - shift[j])
             i += 2 * W
         while i < end:
-            xs, ds = floats(x + 4 * i), floats(dy + 4 * i)
+            xs, ds, ys = floats(x + 4 * i), floats(dy + 4 * i), floats(y + 4 * i)
             for j in range(min(W, end - i)):
-                block_1[j] += ds[j]
-                block_2[j] += ds[j] * (xs[j] - shift[j])
+                g = choose(ys[j] <= limit, ZERO, ds[j])
+                block_1[j] += g
+                block_2[j] += g * (xs[j] - shift[j])
             i += W
         for j in range(W):
             first[j] += block_1[j]
@@ -273,23 +294,29 @@ def fold_lanes(sums, C, W):
 
 
 @inner
-def apply_affine(y, x, start, stop, lanes, W):
-    """Set y = (x - center) scale + shift, on the elements from start to stop; all are addresses."""
+def apply_affine(y, x, floor, start, stop, lanes, W):
+    """Set y = (x - center) scale + shift, or the floor if that is higher.
+
+    On the elements from start to stop; `y`, `x` and `lanes` are addresses.
+    """
     center, scale, shift = floats(lanes), floats(lanes + 4 * W), floats(lanes + 8 * W)
     for i in range(start, stop, W):
         ys, xs = floats(y + 4 * i), floats(x + 4 * i)
         for j in range(min(W, stop - i)):
-            ys[j] = (xs[j] - center[j]) * scale[j] + shift[j]
+            v = (xs[j] - center[j]) * scale[j] + shift[j]
+            ys[j] = choose(v < floor, floor, v)
 
 
 @inner
-def apply_gradient(dx, x, dy, start, stop, lanes, W):
-    """Set dx = a dy + b x + c, on the elements from start to stop; all are addresses."""
+def apply_gradient(dx, x, dy, y, limit, start, stop, lanes, W):
+    """Set dx = a dy + b x + c, on the elements from start to stop; see ``add_products``."""
     a, b, c = floats(lanes), floats(lanes + 4 * W), floats(lanes + 8 * W)
     for i in range(start, stop, W):
         ts, xs, ds = floats(dx + 4 * i), floats(x + 4 * i), floats(dy + 4 * i)
+        ys = floats(y + 4 * i)
         for j in range(min(W, stop - i)):
-            ts[j] = a[j] * ds[j] + (b[j] * xs[j] + c[j])
+            g = choose(ys[j] <= limit, ZERO, ds[j])
+            ts[j] = a[j] * g + (b[j] * xs[j] + c[j])
 
 
 @cpu
@@ -303,17 +330,18 @@ def affine_workspace_cpu(R, C):
 
 
 @inner
-def _affine_rows(start, stop, worker, y, x, size, lanes, W):
-    apply_affine(y, x, start * W, min(stop * W, size), lanes, W)
+def _affine_rows(start, stop, worker, y, x, floor, size, lanes, W):
+    apply_affine(y, x, floor, start * W, min(stop * W, size), lanes, W)
 
 
 @inner
-def _apply(y, x, ws, C, W):
+def _apply(y, x, relu, ws, C, W):
     """Apply the maps in the first lanes of the workspace to all channels."""
     lanes = address(ws, 0)
     for which in range(3):
         spread(lanes + 4 * which * W, C, W)
-    arguments = (address(y, 0), address(x, 0), x.size, lanes, W)
+    floor = ZERO if relu else NO_FLOOR
+    arguments = (address(y, 0), address(x, 0), floor, x.size, lanes, W)
     split(_affine_rows, (x.size + W - 1) // W, 1 + 16384 // W, arguments)
 
 
@@ -325,7 +353,7 @@ def affine_forward_cpu(y, x, center, scale, shift, ws):
         ws[c] = center[c] if center.size else ZERO
         ws[W + c] = scale[c]
         ws[2 * W + c] = shift[c] if shift.size else ZERO
-    _apply(y, x, ws, C, W)
+    _apply(y, x, 0, ws, C, W)
 
 
 @inner
@@ -383,7 +411,7 @@ def _moments(c, partial, W, parts):
 
 @cpu
 def batch_norm_forward_cpu(
-    y, mean, inverse, moving_mean, moving_variance, x, gamma, beta, mask, momentum, epsilon, ws
+    y, mean, inverse, moving_mean, moving_variance, x, gamma, beta, mask, momentum, epsilon, relu, ws
 ):
     R, C = x.shape
     W, parts = lane_width(R, C), parts_of(R, C)
@@ -401,11 +429,11 @@ def batch_norm_forward_cpu(
         # What the mean lost when it was rounded comes back with the offset.
         offset = beta[c] if beta.size else ZERO
         ws[2 * W + c] = np.float32(offset + (mean[c] - mu) * ws[W + c])
-    _apply(y, x, ws, C, W)
+    _apply(y, x, relu, ws, C, W)
 
 
 @cpu
-def batch_norm_inference_cpu(y, inverse, x, gamma, beta, mean, variance, epsilon, ws):
+def batch_norm_inference_cpu(y, inverse, x, gamma, beta, mean, variance, epsilon, relu, ws):
     R, C = x.shape
     W = lane_width(R, C)
     for c in range(C):
@@ -413,26 +441,35 @@ def batch_norm_inference_cpu(y, inverse, x, gamma, beta, mean, variance, epsilon
         ws[c] = mean[c]
         ws[W + c] = gamma[c] * inverse[c] if gamma.size else inverse[c]
         ws[2 * W + c] = beta[c] if beta.size else ZERO
-    _apply(y, x, ws, C, W)
+    _apply(y, x, relu, ws, C, W)
 
 
 @inner
-def _sum_products(start, stop, worker, x, dy, mean, R, C, W, parts, partial):
+def _gate(y, dy):
+    """Where the relu's output lies, and the limit that closes it: see ``add_products``."""
+    if y.size:
+        return address(y, 0), ZERO
+    return address(dy, 0), NO_LIMIT
+
+
+@inner
+def _sum_products(start, stop, worker, x, dy, y, limit, mean, R, C, W, parts, partial):
     for part in range(start, stop):
         sums, first, last = partial + 20 * W * part, R * part // parts, R * (part + 1) // parts
         lane, source = floats(sums), floats(mean)
         for j in range(3 * W):
             lane[j] = source[j] if j < C else ZERO
         spread(sums, C, W)
-        add_products(sums, x, dy, first * C, last * C, W)
+        add_products(sums, x, dy, y, limit, first * C, last * C, W)
         fold_lanes(sums, C, W)
 
 
 @cpu
-def batch_norm_backward_weight_cpu(dgamma, dbeta, x, dy, mean, inverse, ws):
+def batch_norm_backward_weight_cpu(dgamma, dbeta, x, dy, y, mean, inverse, ws):
     R, C = x.shape
     W, parts = lane_width(R, C), parts_of(R, C)
-    arguments = (address(x, 0), address(dy, 0), address(mean, 0), R, C, W, parts, address(ws, 0))
+    arrays = (address(x, 0), address(dy, 0), *_gate(y, dy), address(mean, 0))
+    arguments = (*arrays, R, C, W, parts, address(ws, 0))
     split(_sum_products, parts, _grain(parts, x.size), arguments)
     for c in range(C):
         first, second = NOTHING, NOTHING
@@ -444,23 +481,23 @@ def batch_norm_backward_weight_cpu(dgamma, dbeta, x, dy, mean, inverse, ws):
 
 
 @inner
-def _gradient_rows(start, stop, worker, dx, x, dy, size, mask, constant, lanes, W):
+def _gradient_rows(start, stop, worker, dx, x, dy, y, limit, size, mask, constant, lanes, W):
     if not constant and mask.size == 0:
-        apply_gradient(dx, x, dy, start * W, min(stop * W, size), lanes, W)
+        apply_gradient(dx, x, dy, y, limit, start * W, min(stop * W, size), lanes, W)
         return
     scale = floats(lanes)
     for row in range(start, stop):
         i, end = row * W, min((row + 1) * W, size)
         if constant or mask[row] == 0:
-            ts, ds = floats(dx + 4 * i), floats(dy + 4 * i)
+            ts, ds, ys = floats(dx + 4 * i), floats(dy + 4 * i), floats(y + 4 * i)
             for j in range(end - i):
-                ts[j] = scale[j] * ds[j]
+                ts[j] = scale[j] * choose(ys[j] <= limit, ZERO, ds[j])
         else:
-            apply_gradient(dx, x, dy, i, end, lanes, W)
+            apply_gradient(dx, x, dy, y, limit, i, end, lanes, W)
 
 
 @cpu
-def batch_norm_backward_input_cpu(dx, x, dy, gamma, mean, inverse, dgamma, dbeta, mask, ws):
+def batch_norm_backward_input_cpu(dx, x, dy, y, gamma, mean, inverse, dgamma, dbeta, mask, ws):
     R, C = x.shape
     W = C if mask.size else lane_width(R, C)  # a row that is masked is a wide row of its own
     count = R
@@ -476,7 +513,7 @@ def batch_norm_backward_input_cpu(dx, x, dy, gamma, mean, inverse, dgamma, dbeta
     lanes = address(ws, 0)
     for which in range(3):
         spread(lanes + 4 * which * W, C, W)
-    arrays = address(dx, 0), address(x, 0), address(dy, 0), x.size
+    arrays = address(dx, 0), address(x, 0), address(dy, 0), *_gate(y, dy), x.size
     constant = dgamma.size == 0
     split(
         _gradient_rows,
