@@ -13,9 +13,9 @@ DEVICES = ["numpy", "cpu"]
 CODES = [ADD, MULTIPLY, MAXIMUM]
 
 
-def merge(device, a, b, scale=1.0, code=ADD, relu=0):
-    y = nans(a.size, dtype=a.dtype)
-    kernel("merge", "merge_forward", device)(y, a, b, scale, code, relu)
+def merge(device, a, b, scale=1.0, code=ADD, relu=0, gate=None):
+    y, gate = nans(a.size, dtype=a.dtype), np.empty(0, a.dtype) if gate is None else gate
+    kernel("merge", "merge_forward", device)(y, a, b, gate, scale, code, relu)
     return y
 
 
@@ -30,6 +30,7 @@ def test_worked_example(device):
     a, b = np.array([1, -3, 5, 2], np.float32), np.array([2, 1, 5, -4], np.float32)
     assert merge(device, a, b).tolist() == [3, -2, 10, -2]
     assert merge(device, a, b, relu=1).tolist() == [3, 0, 10, 0]
+    assert merge(device, a, b, gate=b).tolist() == [3, -2, 10, 0]
     assert merge(device, a, b, scale=0.5).tolist() == [1.5, -1, 5, -1]
     assert merge(device, a, b, code=MULTIPLY).tolist() == [2, -3, 25, -8]
     assert merge(device, a, b, code=MAXIMUM).tolist() == [2, 1, 5, 2]
@@ -45,6 +46,8 @@ def test_nan_stays(device, code):
     a, b = np.array([np.nan, 1, 2], np.float32), np.array([1, np.nan, 3], np.float32)
     for relu in (0, 1):
         assert np.isnan(merge(device, a, b, code=code, relu=relu)).tolist() == [True, True, False]
+    gate = np.array([0, np.nan, np.nan], np.float32)
+    assert np.isnan(merge(device, a, b, code=code, gate=gate)).tolist() == [False, True, False]
 
 
 @given(st.integers(1, 200), st.sampled_from(CODES), st.sampled_from([0, 1]), seeds)
@@ -52,10 +55,11 @@ def test_nan_stays(device, code):
 @example(70_000, MAXIMUM, 0, 0)
 def test_cpu_equals_reference(size, code, relu, seed):
     rng = np.random.default_rng(seed)
-    a, b, dy = (integer_valued(rng, size) for _ in range(3))
+    a, b, dy, gate = (integer_valued(rng, size) for _ in range(4))
     scale = 0.5 if code == ADD else 1.0
-    expected = merge("numpy", a, b, scale, code, relu)
-    np.testing.assert_array_equal(merge("cpu", a, b, scale, code, relu), expected)
+    for given in (None, gate):
+        ours, expected = (merge(d, a, b, scale, code, relu, given) for d in ("cpu", "numpy"))
+        np.testing.assert_array_equal(ours, expected)
     for ours, reference in zip(
         unmerge("cpu", dy, a, b, scale, code), unmerge("numpy", dy, a, b, scale, code)
     ):

@@ -7,6 +7,7 @@ branch to its place.
 import numpy as np
 
 from minicnnrnn.kernels.codes import ADD, MULTIPLY
+from minicnnrnn.kernels.elementary import choose
 from minicnnrnn.kernels.jit import cpu, inner, split
 
 # ---------------------------------------------------------------------------------------
@@ -14,7 +15,7 @@ from minicnnrnn.kernels.jit import cpu, inner, split
 # ---------------------------------------------------------------------------------------
 
 
-def merge_forward_numpy(y, a, b, scale, code, relu):
+def merge_forward_numpy(y, a, b, gate, scale, code, relu):
     """Merge two arrays, element by element.
 
     .. math::
@@ -24,6 +25,9 @@ def merge_forward_numpy(y, a, b, scale, code, relu):
     ----------
     y : (size,), overwritten
     a, b : (size,)
+    gate : (size,) or (0,) for none
+        What a relu gave: where it is not above zero, `y` is zero. Going back through a sum whose
+        inputs come from that relu, this undoes the relu, too.
     scale : float
         s, for sums alone: 1, or 1 / branches at the last sum of an average.
     code : int
@@ -33,7 +37,7 @@ def merge_forward_numpy(y, a, b, scale, code, relu):
 
     Notes
     -----
-    2 floats read and 1 written an element. A maximum with NaN is NaN.
+    2 or 3 floats read and 1 written an element. A maximum with NaN is NaN.
     """
     if code == ADD:
         y[...] = scale * (a + b)
@@ -41,6 +45,8 @@ def merge_forward_numpy(y, a, b, scale, code, relu):
         y[...] = a * b if code == MULTIPLY else np.maximum(a, b)
     if relu:
         np.maximum(y, 0, out=y)
+    if gate.size:
+        y[gate <= 0] = 0
 
 
 def merge_backward_numpy(da, db, dy, a, b, scale, code):
@@ -100,29 +106,35 @@ def concatenate_backward_numpy(dx, dy, offset):
 BLOCK = 64  # elements, a multiple of the cache line so that no two threads write to one
 GRAIN = 512  # blocks that make it worth waking a second thread
 ZERO, HALF, ONE = (np.float32(number) for number in (0, 0.5, 1))
+# No number is below NO_FLOOR, and none is NO_LIMIT or less: what is not wanted costs no branch.
+NO_FLOOR, NO_LIMIT = np.float32(-np.inf), np.float32(np.nan)
 
 
 @inner
-def _merge_blocks(start, stop, worker, y, a, b, scale, code, relu):
+def _merge_blocks(start, stop, worker, y, a, b, gate, limit, floor, scale, code):
     ys, xs = y[BLOCK * start : BLOCK * stop], a[BLOCK * start : BLOCK * stop]
     zs, s = b[BLOCK * start : BLOCK * stop], np.float32(scale)
+    gates = gate[BLOCK * start : BLOCK * stop]
     if code == ADD:
         for i in range(ys.size):
             v = s * (xs[i] + zs[i])
-            ys[i] = ZERO if relu and v < ZERO else v
+            ys[i] = choose((v < floor) | (gates[i] <= limit), ZERO, v)
     elif code == MULTIPLY:
         for i in range(ys.size):
             v = xs[i] * zs[i]
-            ys[i] = ZERO if relu and v < ZERO else v
+            ys[i] = choose((v < floor) | (gates[i] <= limit), ZERO, v)
     else:
         for i in range(ys.size):
             v = xs[i] if xs[i] > zs[i] or xs[i] != xs[i] else zs[i]
-            ys[i] = ZERO if relu and v < ZERO else v
+            ys[i] = choose((v < floor) | (gates[i] <= limit), ZERO, v)
 
 
 @cpu
-def merge_forward_cpu(y, a, b, scale, code, relu):
-    split(_merge_blocks, (y.size + BLOCK - 1) // BLOCK, GRAIN, (y, a, b, scale, code, relu))
+def merge_forward_cpu(y, a, b, gate, scale, code, relu):
+    limit, floor = (ZERO if gate.size else NO_LIMIT), (ZERO if relu else NO_FLOOR)
+    gates = gate if gate.size else a
+    arguments = (y, a, b, gates, limit, floor, scale, code)
+    split(_merge_blocks, (y.size + BLOCK - 1) // BLOCK, GRAIN, arguments)
 
 
 @inner

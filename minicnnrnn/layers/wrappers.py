@@ -187,7 +187,7 @@ class Bidirectional(Container):
             return None
         dx = self.buffer("dx", *x.shape)
         flat = (array.reshape(-1) for array in (dx, one, other))
-        self.kernels.merge_forward(*flat, 1.0, codes.ADD, 0)
+        self.kernels.merge_forward(*flat, self.buffer("no gate", 0), 1.0, codes.ADD, 0)
         return dx
 
     def _by_step(self, array: Any) -> Any:
