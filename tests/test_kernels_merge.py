@@ -57,8 +57,8 @@ def test_cpu_equals_reference(size, code, relu, seed):
     rng = np.random.default_rng(seed)
     a, b, dy, gate = (integer_valued(rng, size) for _ in range(4))
     scale = 0.5 if code == ADD else 1.0
-    for given in (None, gate):
-        ours, expected = (merge(d, a, b, scale, code, relu, given) for d in ("cpu", "numpy"))
+    for gating in (None, gate):
+        ours, expected = (merge(d, a, b, scale, code, relu, gating) for d in ("cpu", "numpy"))
         np.testing.assert_array_equal(ours, expected)
     for ours, reference in zip(
         unmerge("cpu", dy, a, b, scale, code), unmerge("numpy", dy, a, b, scale, code)

@@ -41,7 +41,19 @@ def affine_forward_numpy(y, x, center, scale, shift, ws):
 
 
 def batch_norm_forward_numpy(
-    y, mean, inverse, moving_mean, moving_variance, x, gamma, beta, mask, momentum, epsilon, relu, ws
+    y,
+    mean,
+    inverse,
+    moving_mean,
+    moving_variance,
+    x,
+    gamma,
+    beta,
+    mask,
+    momentum,
+    epsilon,
+    relu,
+    ws,
 ):
     """Normalize every channel with the batch's own mean and variance, as in training.
 
@@ -411,7 +423,19 @@ def _moments(c, partial, W, parts):
 
 @cpu
 def batch_norm_forward_cpu(
-    y, mean, inverse, moving_mean, moving_variance, x, gamma, beta, mask, momentum, epsilon, relu, ws
+    y,
+    mean,
+    inverse,
+    moving_mean,
+    moving_variance,
+    x,
+    gamma,
+    beta,
+    mask,
+    momentum,
+    epsilon,
+    relu,
+    ws,
 ):
     R, C = x.shape
     W, parts = lane_width(R, C), parts_of(R, C)

@@ -5,6 +5,7 @@ from typing import Any
 
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.context import Context
+from minicnnrnn.layers.neighbours import Neighbour
 from minicnnrnn.parameters import Weight
 
 
@@ -234,8 +235,16 @@ class Chain(Container):
         output, mask
             The output lies in the model's buffers: the next call overwrites it.
         """
-        for layer in self._layers:
-            x, mask = layer.run_forward(x, mask, training)
+        layers, index = self._layers, 0
+        self._saved = ran = []
+        while index < len(layers):
+            layer, count = layers[index], 1
+            if isinstance(layer, Neighbour):
+                x, mask, count = layer.run_among(layers, index, x, mask, training)
+            else:
+                x, mask = layer.run_forward(x, mask, training)
+            ran.append(layer)
+            index += count
         return x, mask
 
     def backward(self, dy: Any, input_gradient: bool = False) -> Any:
@@ -248,14 +257,15 @@ class Chain(Container):
         input_gradient : bool
             Whether the gradient with respect to the input is wanted too.
         """
-        lowest = 0 if input_gradient else self._lowest_trained()
-        for layer in reversed(self._layers[lowest + 1 :]):
+        ran = self._saved  # without the layers that others stood for
+        lowest = 0 if input_gradient else self._lowest_trained(ran)
+        for layer in reversed(ran[lowest + 1 :]):
             dy = layer.run_backward(dy, True)
-        return self._layers[lowest].run_backward(dy, input_gradient) if self._layers else dy
+        return ran[lowest].run_backward(dy, input_gradient) if ran else dy
 
-    def _lowest_trained(self) -> int:
+    def _lowest_trained(self, layers: list[Layer]) -> int:
         """The first layer with weights to train: nobody asks for gradients below it."""
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(layers):
             if any(weight.trainable for weight in layer.weights):
                 return index
-        return max(len(self._layers) - 1, 0)
+        return max(len(layers) - 1, 0)
