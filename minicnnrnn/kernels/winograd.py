@@ -13,7 +13,8 @@ number may remain.
 import numpy as np
 
 from minicnnrnn.kernels.band import ZERO
-from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, PARTS, WIDE_ROWS, gemm_block
+from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, WIDE_ROWS, gemm_block
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
     PANEL,
@@ -263,7 +264,6 @@ def _partial_size(C, F, KD, parts):
     return (parts * (9 * KD * C + 1) * F + 15) // 16 * 16
 
 
-@cpu
 def winograd_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
     reach, columns = (KD - 1) * LD, N * ((OH + 3) // 4) * ((OW + 3) // 4)
     _, _, _, forward = _scratch(C, F, KD, _group(F), OD, reach, ROWS)
