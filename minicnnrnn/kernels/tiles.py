@@ -16,13 +16,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnnrnn.kernels.gemm import WIDE_ROWS
 from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, inner, once
 from minicnnrnn.kernels.panel import VECTOR, floats
 from minicnnrnn.kernels.transform import transform_gradient, transform_output, transform_pixels
 
 V = VECTOR_WIDTH
-BLOCK = 300_000  # bytes of transformed pixels and products in a block, of the L2 cache
 
 if JIT:
 
@@ -105,29 +103,6 @@ else:  # the plain Python twin
 def vectors(columns):
     """`columns`, filled up to whole vectors."""
     return (columns + V - 1) // V * V
-
-
-@inner
-def apart(size):
-    """The distance of 36 matrices of `size` floats that a transform writes at the same time.
-
-    Powers of two would put all of them into the same few sets of the cache.
-    """
-    return (size // 1024 + 1) * 1024 + 16
-
-
-@inner
-def block_size(C, group, planes, reach, least):
-    """(tiles of a plane, planes of outputs) in a block: whole tiles of the building block.
-
-    The outputs of a plane meet it and `reach` planes behind it. Where the L2 cache would hold
-    fewer than `least` outputs in all, it is better to read them from behind it.
-    """
-    fit = BLOCK // (36 * 4 * (vectors(C) + group)) // WIDE_ROWS
-    most = min(planes, max(fit - reach, 2 * reach, 1))
-    outputs = (planes - 1) // ((planes + most - 1) // most) + 1
-    tiles = max(min(fit // (outputs + reach), 8) * WIDE_ROWS, least // outputs, WIDE_ROWS)
-    return tiles, outputs
 
 
 @inner

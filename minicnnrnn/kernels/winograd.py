@@ -10,12 +10,14 @@ of its tiles, an infinity comes out as NaN, and where the direct sum would be ex
 number may remain.
 """
 
+import functools
+
 import numpy as np
 
 from minicnnrnn.kernels.band import ZERO
 from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, WIDE_ROWS, gemm_block
-from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import (
     PANEL,
     address,
@@ -27,15 +29,7 @@ from minicnnrnn.kernels.panel import (
     panel_width,
     panels,
 )
-from minicnnrnn.kernels.tiles import (
-    V,
-    apart,
-    block_size,
-    copy_run,
-    read_tiles,
-    vectors,
-    write_tiles,
-)
+from minicnnrnn.kernels.tiles import V, copy_run, read_tiles, vectors, write_tiles
 from minicnnrnn.kernels.transform import POINTS, transform_filter, transform_weight
 
 # ---------------------------------------------------------------------------------------
@@ -213,80 +207,97 @@ def winograd_pays_numpy(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD
 
 
 GROUP = 4 * PANEL  # filters that a block of tiles is multiplied with before it is transformed
+BLOCK = 300_000  # bytes of transformed pixels and products in a block, of the L2 cache
 ROWS = 2 * WIDE_ROWS  # outputs of a block that pay for reading the filters
 SUM_ROWS = 96  # outputs that pay for reading and writing the sums of a weight gradient
 PART = 128  # tiles that pay for a partial sum of the weights' gradient
 
 
-@inner
-def _group(F):
-    """Filters in a group, filled up to whole vectors."""
-    return min(GROUP, vectors(F))
+def _apart(size):
+    """The distance of 36 matrices of `size` floats that a transform writes at the same time.
 
-
-@inner
-def _scratch(C, F, KD, group, planes, reach, least):
-    """A thread's scratch: where its bias, pixels and products or gradients begin, and its end.
-
-    In front of them are a table of offsets and room for a tile.
+    Powers of two would put all of them into the same few sets of the cache.
     """
-    tiles, outputs = block_size(C, group, planes, reach, least)
-    bias = (2 * KD // 16 + 1) * 16 + 36 * max(vectors(C), group) + 16
+    return (size // 1024 + 1) * 1024 + 16
+
+
+def _block_size(C, F, planes, reach, least):
+    """(tiles of a plane, planes of outputs) in a block: whole tiles of the building block.
+
+    The outputs of a plane meet it and `reach` planes behind it. Where the L2 cache would hold
+    fewer than `least` outputs in all, it is better to read them from behind it.
+    """
+    fit = BLOCK // (36 * 4 * (vectors(C) + min(GROUP, vectors(F)))) // WIDE_ROWS
+    most = min(planes, max(fit - reach, 2 * reach, 1))
+    outputs = (planes - 1) // ((planes + most - 1) // most) + 1
+    tiles = max(min(fit // (outputs + reach), 8) * WIDE_ROWS, least // outputs, WIDE_ROWS)
+    return tiles, outputs
+
+
+@functools.cache
+def _layout(C, F, group, KD, planes, reach, least):
+    """The size of a block, and a thread's scratch for blocks of `group` filters.
+
+    First a table of offsets; then a tile, the bias, 36 matrices of pixels and as many of products
+    or gradients, each with their distance; the end.
+    """
+    tiles, outputs = _block_size(C, F, planes, reach, least)
+    tile = (2 * KD // 16 + 1) * 16
+    bias = tile + 36 * max(vectors(C), group) + 16
     pixels = bias + (F // 16 + 1) * 16
-    products = pixels + 36 * apart(tiles * (outputs + reach) * vectors(C))
-    return bias, pixels, products, products + 36 * apart(tiles * outputs * group)
+    v_distance = _apart(tiles * (outputs + reach) * vectors(C))
+    products = pixels + 36 * v_distance
+    distance = _apart(tiles * outputs * group)
+    end = products + 36 * distance
+    return tiles, outputs, tile, bias, pixels, v_distance, products, distance, end
 
 
-@inner
-def _filter_size(C, F, KD):
-    return 36 * max(apart(panel_size(KD * C, F)), apart(panel_size(KD * F, C)))
+def _convolution(C, F, KD, planes, reach):
+    """The layout of a convolution."""
+    return _layout(C, F, min(GROUP, vectors(F)), KD, planes, reach, ROWS)
 
 
-@inner
-def _parts(columns, planes):
-    """How many ways the tiles of a weight gradient are cut, a power of two."""
+@functools.cache
+def _filters_end(C, F, KD):
+    """Where the scratch begins, behind the transformed filters of either direction."""
+    return 36 * max(_apart(panel_size(KD * C, F)), _apart(panel_size(KD * F, C)))
+
+
+@functools.cache
+def _weight_layout(columns, C, F, KD, planes, reach):
+    """Parts of the tiles, filters that a thread sums up, its scratch, the distance of its sums.
+
+    With as many parts as threads, each of them takes all filters, else a group; whatever the
+    number of threads, the sums are the same.
+    """
     parts = 1
     while parts < PARTS and 2 * parts <= columns and 2 * parts * PART <= columns * planes:
         parts *= 2
-    return parts
-
-
-@inner
-def _sum_group(F, parts):
-    """Filters whose gradients a thread sums up: all, if there are as many parts as threads."""
     groups = min((MAX_WORKERS + parts - 1) // parts, panels(F))
-    return min((panels(F) + groups - 1) // groups * PANEL, vectors(F))
+    group = min((panels(F) + groups - 1) // groups * PANEL, vectors(F))
+    scratch = (parts * (9 * KD * C + 1) * F + 15) // 16 * 16
+    layout = _layout(C, F, group, KD, planes, reach, SUM_ROWS)
+    return parts, group, scratch, _apart(KD * C * group), layout
 
 
-@inner
-def _partial_size(C, F, KD, parts):
-    """Floats of all partial sums of the gradients of weights and bias."""
-    return (parts * (9 * KD * C + 1) * F + 15) // 16 * 16
-
-
-@cpu
 def winograd_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
     reach, columns = (KD - 1) * LD, N * ((OH + 3) // 4) * ((OW + 3) // 4)
-    _, _, _, forward = _scratch(C, F, KD, _group(F), OD, reach, ROWS)
-    _, _, _, input_ = _scratch(F, C, KD, _group(C), D, reach, ROWS)
-    threads = MAX_WORKERS * max(forward, input_, 9 * max(C, F) * PANEL)
-    parts = _parts(columns, OD)
-    group = _sum_group(F, parts)
-    _, _, _, thread = _scratch(C, F, KD, group, OD, reach, SUM_ROWS)
-    weight = _partial_size(C, F, KD, parts) + MAX_WORKERS * (thread + 36 * apart(KD * C * group))
-    return max(_filter_size(C, F, KD) + threads, weight)
+    ends = _convolution(C, F, KD, OD, reach)[-1], _convolution(F, C, KD, D, reach)[-1]
+    threads = MAX_WORKERS * max(*ends, 9 * max(C, F) * PANEL)
+    _, _, scratch, distance, layout = _weight_layout(columns, C, F, KD, OD, reach)
+    weight = scratch + MAX_WORKERS * (layout[-1] + 36 * distance)
+    return max(_filters_end(C, F, KD) + threads, weight)
 
 
 # --- filters ---------------------------------------------------------------------------
 
 
 @inner
-def _filter_range(start, stop, worker, target, w, scratch, KD, C, F, flipped):
+def _filter_range(start, stop, worker, target, distance, w, scratch, KD, C, F, flipped):
     """Transform one panel of filters a work item: side by side in a panel for each tap first."""
     K, N = (F, C) if flipped else (C, F)
     bk, bn = (1, F) if flipped else (F, 1)
     taps = scratch + 4 * worker * 9 * K * PANEL
-    distance = apart(panel_size(KD * K, N))
     for item in range(start, stop):
         n, kd = item // KD * PANEL, item % KD
         columns = min(PANEL, N - n)
@@ -302,19 +313,19 @@ def _filter_range(start, stop, worker, target, w, scratch, KD, C, F, flipped):
             ))  # fmt: skip
 
 
-@once(7)
-def winograd_filters(target, w, scratch, KD, C, F, flipped):
+@cpu
+def _transform_filters(ws, w, scratch, distance, flipped):
     """The transformed filters, packed; `flipped` for those of the input's gradient."""
+    KD, C, F = w.shape[0], w.shape[3], w.shape[4]
     items = panels(C if flipped else F) * KD
     work = 250 * (F if flipped else C) * PANEL
-    split(_filter_range, items, grain(work), (target, w, scratch, KD, C, F, flipped))
+    arguments = (address(ws, 0), distance, address(w, 0), address(ws, scratch), KD, C, F, flipped)
+    split(_filter_range, items, grain(work), arguments)
 
 
-@cpu
 def winograd_prepare_cpu(w, G, ws):
     KD, _, _, C, F = w.shape
-    scratch = address(ws, _filter_size(C, F, KD))
-    winograd_filters((address(ws, 0), address(w, 0), scratch, KD, C, F, 0))
+    _transform_filters(ws, w, _filters_end(C, F, KD), _apart(panel_size(KD * C, F)), 0)
 
 
 # --- forward, and backward to the input ------------------------------------------------
@@ -367,18 +378,13 @@ def _multiply_block(
 @inner
 def _tiles_range(
     start, stop, worker, y, x, gate, b, relu, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
-    filters, scratch,
+    filters, u_distance, scratch, layout,
 ):  # fmt: skip
+    most, outputs, tile, bias, v, v_distance, products, distance, size = layout
     TH, TW, reach = (OH + 3) // 4, (OW + 3) // 4, (KD - 1) * LD
-    columns = N * TH * TW
-    most, outputs = block_size(C, _group(F), OD, reach, ROWS)
-    bias_at, pixels_at, products_at, size = _scratch(C, F, KD, _group(F), OD, reach, ROWS)
-    table = scratch + 4 * worker * size
-    bias, v, products = table + 4 * bias_at, table + 4 * pixels_at, table + 4 * products_at
-    tile = table + 4 * (2 * KD // 16 + 1) * 16
-    v_distance = apart(most * (outputs + reach) * vectors(C))
-    distance = apart(most * outputs * _group(F))
-    u_distance = apart(panel_size(KD * C, F))
+    columns, table = N * TH * TW, scratch + 4 * worker * size
+    tile, bias = table + 4 * tile, table + 4 * bias
+    v, products = table + 4 * v, table + 4 * products
     copy_run((bias, 0, 0, vectors(F)))
     if b:
         copy_run((bias, b, 0, F))
@@ -408,42 +414,36 @@ def _tiles_range(
         item += length
 
 
-@once(21)
-def winograd_convolve(
-    y, x, gate, b, relu, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, filters, scratch
-):
-    _, outputs = block_size(C, _group(F), OD, (KD - 1) * LD, ROWS)
-    columns = N * ((OH + 3) // 4) * ((OW + 3) // 4)
+@cpu
+def _convolve(y, x, gate, b, ws, relu, KD, LD, PD, PH, PW, u_distance, scratch, layout):
+    N, D, H, W, C = x.shape
+    _, OD, OH, OW, F = y.shape
+    columns, outputs = N * ((OH + 3) // 4) * ((OW + 3) // 4), layout[1]
     split(
         _tiles_range, columns * ((OD + outputs - 1) // outputs), grain(36 * KD * outputs * C * F),
-        (y, x, gate, b, relu, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, filters, scratch),
+        (
+            address(y, 0), address(x, 0), address(gate, 0) if gate.size else 0,
+            address(b, 0) if b.size else 0, relu, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
+            address(ws, 0), u_distance, address(ws, scratch), layout,
+        ),
     )  # fmt: skip
 
 
-@cpu
 def winograd_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
-    N, D, H, W, C = x.shape
-    _, OD, OH, OW, F = y.shape
-    KD = w.shape[0]
-    winograd_convolve((
-        address(y, 0), address(x, 0), 0, address(b, 0) if b.size else 0, relu,
-        N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
-        address(ws, 0), address(ws, _filter_size(C, F, KD)),
-    ))  # fmt: skip
+    KD, _, _, C, F = w.shape
+    layout = _convolution(C, F, KD, y.shape[1], (KD - 1) * LD)
+    distance, scratch = _apart(panel_size(KD * C, F)), _filters_end(C, F, KD)
+    _convolve(y, x, y[:0], b, ws, relu, KD, LD, PD, PH, PW, distance, scratch, layout)
 
 
-@cpu
 def winograd_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
-    N, D, H, W, C = dx.shape
-    _, OD, OH, OW, F = dy.shape
-    KD = w.shape[0]
-    filters, scratch = address(ws, 0), address(ws, _filter_size(C, F, KD))
-    winograd_filters((filters, address(w, 0), scratch, KD, C, F, 1))
-    winograd_convolve((
-        address(dx, 0), address(dy, 0), address(y, 0) if y.size else 0, 0, 0,
-        N, OD, OH, OW, F, D, H, W, C, KD, LD, (KD - 1) * LD - PD, 2 - PH, 2 - PW,
-        filters, scratch,
-    ))  # fmt: skip
+    KD, _, _, C, F = w.shape
+    reach = (KD - 1) * LD
+    distance, scratch = _apart(panel_size(KD * F, C)), _filters_end(C, F, KD)
+    _transform_filters(ws, w, scratch, distance, 1)
+    layout = _convolution(F, C, KD, dx.shape[1], reach)
+    pads = reach - PD, 2 - PH, 2 - PW
+    _convolve(dx, dy, y, ws[:0], ws, 0, KD, LD, *pads, distance, scratch, layout)
 
 
 # --- backward, weight ------------------------------------------------------------------
@@ -455,8 +455,8 @@ def winograd_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW
 
 @inner
 def _sum_products(
-    sums, v, v_distance, g, g_distance, table, tiles, first, planes, low, pixel_rows, D, C,
-    filters, KD, LD, PD, flags,
+    sums, distance, v, v_distance, g, g_distance, table, tiles, first, planes, low, pixel_rows,
+    D, C, filters, KD, LD, PD, flags,
 ):  # fmt: skip
     """Add the 36 products of a block to the sums: their rows are channels, summed over tiles."""
     row = vectors(filters)
@@ -467,7 +467,7 @@ def _sum_products(
             if count <= 0:
                 continue
             pixels = (begin + kd * LD - PD - low) * tiles
-            total = sums + 4 * (product * apart(KD * C * row) + kd * C * row)
+            total = sums + 4 * (product * distance + kd * C * row)
             for c in range(0, C, GROUP):
                 step = min(GROUP, vectors(C) - c)
                 a = v + 4 * (product * v_distance + c * pixel_rows + pixels * step)
@@ -481,10 +481,9 @@ def _sum_products(
 
 
 @inner
-def _transform_weights(dw, sums, aside, KD, C, F, filters):
+def _transform_weights(dw, sums, distance, aside, KD, C, F, filters):
     """Transform the sums into a group of `filters` columns of `dw`."""
     row = vectors(filters)
-    distance = apart(KD * C * row)
     for c in range(KD * C):
         to = dw + 4 * (c // C * 9 * C + c % C) * F
         for f in range(0, filters, V):
@@ -500,24 +499,20 @@ def _transform_weights(dw, sums, aside, KD, C, F, filters):
 @inner
 def _weights_range(
     start, stop, worker, dw, db, x, dy, gate, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
-    parts, group, scratch,
+    parts, group, scratch, sums_distance, layout,
 ):  # fmt: skip
+    most, outputs, tile, bias, v, v_distance, g, g_distance, sums = layout
     TH, TW, reach = (OH + 3) // 4, (OW + 3) // 4, (KD - 1) * LD
     columns, groups = N * TH * TW, (F + group - 1) // group
-    most, outputs = block_size(C, group, OD, reach, SUM_ROWS)
-    bias_at, pixels_at, gradients_at, sums_at = _scratch(C, F, KD, group, OD, reach, SUM_ROWS)
-    table = scratch + 4 * worker * (sums_at + 36 * apart(KD * C * group))
-    tile = table + 4 * (2 * KD // 16 + 1) * 16
-    bias, sums = table + 4 * bias_at, table + 4 * sums_at
-    v, g = table + 4 * pixels_at, table + 4 * gradients_at
-    v_distance = apart(most * (outputs + reach) * vectors(C))
-    g_distance = apart(most * outputs * group)
+    table = scratch + 4 * worker * (sums + 36 * sums_distance)
+    tile, bias, sums = table + 4 * tile, table + 4 * bias, table + 4 * sums
+    v, g = table + 4 * v, table + 4 * g
     integers(table)[0] = 0
     for item in range(start, stop):
         part, f = item // groups, item % groups * group
         filters = min(group, F - f)
         if KD > 1:  # a plane of the kernel may meet none of the image's
-            copy_run((sums, 0, 0, 36 * apart(KD * C * vectors(filters))))
+            copy_run((sums, 0, 0, 36 * sums_distance))
         copy_run((bias, 0, 0, vectors(filters)))
         begin, end = columns * part // parts, columns * (part + 1) // parts
         for first in range(0, OD, outputs):
@@ -535,11 +530,12 @@ def _weights_range(
                     F, TH, TW, 0, 0, f, filters, first, planes, column, tiles, tile, bias,
                 ))  # fmt: skip
                 _sum_products(
-                    sums, v, v_distance, g, g_distance, table, tiles, first, planes, low,
-                    pixel_planes * tiles, D, C, filters, KD, LD, PD,
+                    sums, sums_distance, v, v_distance, g, g_distance, table, tiles, first,
+                    planes, low, pixel_planes * tiles, D, C, filters, KD, LD, PD,
                     ACCUMULATE if KD > 1 or first or column > begin else OVERWRITE,
                 )  # fmt: skip
-        _transform_weights(dw + 4 * (part * 9 * KD * C * F + f), sums, tile, KD, C, F, filters)
+        to = dw + 4 * (part * 9 * KD * C * F + f)
+        _transform_weights(to, sums, sums_distance, tile, KD, C, F, filters)
         if db:
             copy_run((db + 4 * (part * F + f), bias, 0, filters))
 
@@ -554,35 +550,37 @@ def _parts_range(start, stop, worker, total, partial, parts, size):
             to[i] = of[i] + (to[i] if part else ZERO)
 
 
-@once(20)
-def winograd_weights(dw, db, x, dy, gate, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, ws):
-    columns, size = N * ((OH + 3) // 4) * ((OW + 3) // 4), 9 * KD * C * F
-    parts = _parts(columns, OD)
-    group = _sum_group(F, parts)
-    partial = ws + 4 * parts * size
-    scratch = ws + 4 * _partial_size(C, F, KD, parts)
-    to, to_bias = (dw, db) if parts == 1 else (ws, partial if db else 0)
+@cpu
+def _backward_weight(
+    dw, db, x, dy, y, ws, LD, PD, PH, PW, parts, group, scratch, sums_distance, layout
+):
+    N, D, H, W, C = x.shape
+    _, OD, OH, OW, F = dy.shape
+    KD, size, columns = dw.shape[0], dw.size, N * ((OH + 3) // 4) * ((OW + 3) // 4)
+    to, to_bias = address(dw, 0), address(db, 0)
+    if parts > 1:
+        to, to_bias = address(ws, 0), address(ws, parts * size)
     split(
         _weights_range, parts * ((F + group - 1) // group),
         grain(36 * KD * C * group * columns * OD // parts),
-        (to, to_bias, x, dy, gate, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW, parts,
-         group, scratch),
+        (
+            to, to_bias if db.size else 0, address(x, 0), address(dy, 0),
+            address(y, 0) if y.size else 0, N, D, H, W, C, OD, OH, OW, F, KD, LD, PD, PH, PW,
+            parts, group, address(ws, scratch), sums_distance, layout,
+        ),
     )  # fmt: skip
     if parts > 1:
-        split(_parts_range, size, grain(parts), (dw, ws, parts, size))
-        if db:
-            split(_parts_range, F, grain(parts), (db, partial, parts, F))
+        split(_parts_range, size, grain(parts), (address(dw, 0), to, parts, size))
+        if db.size:
+            split(_parts_range, F, grain(parts), (address(db, 0), to_bias, parts, F))
 
 
-@cpu
 def winograd_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
-    N, D, H, W, C = x.shape
-    _, OD, OH, OW, F = dy.shape
-    winograd_weights((
-        address(dw, 0), address(db, 0) if db.size else 0, address(x, 0), address(dy, 0),
-        address(y, 0) if y.size else 0, N, D, H, W, C, OD, OH, OW, F, dw.shape[0], LD, PD, PH, PW,
-        address(ws, 0),
-    ))  # fmt: skip
+    KD, _, _, C, F = dw.shape
+    N, OD, OH, OW, _ = dy.shape
+    columns = N * ((OH + 3) // 4) * ((OW + 3) // 4)
+    layout = _weight_layout(columns, C, F, KD, OD, (KD - 1) * LD)
+    _backward_weight(dw, db, x, dy, y, ws, LD, PD, PH, PW, *layout)
 
 
 def winograd_pays_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):

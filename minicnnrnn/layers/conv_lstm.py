@@ -249,6 +249,7 @@ class ConvLSTM(Recurrent):
         x_shape, xs, kept, c, gates, mask, keep_x, keep_h, (ws_x, ws_h, ws) = self._saved
         N, T, F, kernels = x_shape[0], x_shape[1], self.filters, self.kernels
         plan, backwards = self._plan(x_shape), int(self.go_backwards)
+        self._packed = ()  # a backward pass takes the whole workspace
         P = math.prod(plan.state)
         w, u = (self._five(weight.value) for weight in self.weights[:2])
         no_relu, nothing = self.buffer("no relu", *(0,) * 5), self.buffer("nothing", 0, 0, 0)
