@@ -101,6 +101,7 @@ class Lanes:
         return Lanes(self.builder, self.builder.fsub(self.value, other.value))
 
     def constant(self) -> ir.Value:
+        """The factor in all lanes."""
         return ir.Constant(VECTOR, [float(np.float32(self.factor))] * VECTOR_WIDTH)
 
     def whole(self) -> ir.Value:
