@@ -207,13 +207,14 @@ def main():
         return
     whole = {"machine": found, "left out": absent, "torch.compile": not options.eager}
     whole["rows"], lines = results, ["| | this package | peer | |", "| --- | ---: | ---: | ---: |"]
+    file = RESULTS / f"cpu-{found['date']}-{found['simd']}.json"
+    file.write_text(json.dumps(whole, indent=1) + "\n")
     for name in SECTIONS:
         section = importlib.import_module(name)
         whole[name] = section.measure(options.eager)
+        file.write_text(json.dumps(whole, indent=1) + "\n")
         lines += section.lines(whole[name])
     print("\n".join(lines))
-    file = RESULTS / f"cpu-{found['date']}-{found['simd']}.json"
-    file.write_text(json.dumps(whole, indent=1) + "\n")
     put("cpu", text)
     put("cpu: more", "\n".join(lines))
 
