@@ -72,6 +72,7 @@ def verify(row, model, ways, x, y):
 def against(row, peer, eager):
     """Measure one row against one peer in this process; the result as a dict."""
     import numba
+    from peak import prepare
 
     numba.set_num_threads(THREADS)
     module, options = importlib.import_module(f"{peer}_peer"), {}
@@ -83,7 +84,7 @@ def against(row, peer, eager):
     model, x, y = models.build(row)
     ways = module.steps(model, x, y, **options)
     result = {"row": row, "peer": peer, "gradients differ by": verify(row, model, ways, x, y)}
-    peak = turns.peak()
+    peak = prepare()
     before = peak()
     for pass_, mine, index in (
         ("train", lambda: model.train_on_batch(x, y), 0),

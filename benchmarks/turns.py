@@ -1,4 +1,4 @@
-"""Two sides in turns: how a ratio is measured here, and what the machine can do at most."""
+"""Two sides in turns: how a ratio is measured here, and on what."""
 
 import json
 import os
@@ -106,49 +106,10 @@ def script(measure, one, lines):
         print("\n".join(lines(measure(eager))))
 
 
-def peak():
-    """A function that measures what the building block reaches in the first-level cache, FLOP/s."""
-    import numpy as np
-
-    from minicnnrnn.device import get_device
-    from minicnnrnn.kernels.gemm import OVERWRITE, WIDE_ROWS, block
-    from minicnnrnn.kernels.jit import cpu, inner, split
-    from minicnnrnn.kernels.panel import PANEL
-
-    M, K, repeats = 4 * WIDE_ROWS, 128, 2000
-
-    @inner
-    def body(start, stop, worker, c, a, b, table):
-        for item in range(start, stop):
-            for _ in range(repeats):
-                block(
-                    c, item * M * PANEL, PANEL, M, PANEL, a, 0, K, 1, table, 0, b, 0, PANEL, 0, K,
-                    1, b, 0, OVERWRITE,
-                )  # fmt: skip
-
-    @cpu
-    def run(c, a, b, table):
-        split(body, THREADS, 1, (c, a, b, table))
-
-    device = get_device("cpu")
-    device.kernels  # noqa: B018 (binds the building block)
-    c, a, b = (device.zeros((n,)) for n in (THREADS * M * PANEL, M * K, K * PANEL))
-    table = np.zeros(2, np.float32)
-    run(c, a, b, table)
-
-    def measure():
-        times = []
-        for _ in range(9):
-            start = time.perf_counter()
-            run(c, a, b, table)
-            times.append(time.perf_counter() - start)
-        return 2 * M * PANEL * K * repeats * THREADS / min(times)
-
-    return measure
-
-
 def machine():
     """What the figures were measured on, and with which versions."""
+    import peak
+
     from minicnnrnn.kernels.jit import SIMD
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -159,7 +120,7 @@ def machine():
         "cores": len(os.sched_getaffinity(0)),
         "simd": SIMD,
         "threads": THREADS,
-        "peak GFLOP/s": round(peak()() / 1e9),
+        "peak GFLOP/s": round(peak.prepare()() / 1e9),
         "python": platform.python_version(),
     }
     for name in ("numpy", "numba", "torch", "jax", "keras", "tinygrad"):
