@@ -110,11 +110,11 @@ def one(peer, eager):
     """Ours in turns with one peer's ways, in this process."""
     import numba
 
-    numba.set_num_threads(turns.THREADS)
     (model, _, _), (untrained, _, _) = models.build("cnn32"), models.build("cnn32")
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = data()
     ways = {"torch": torch_ways, "keras": keras_ways}[peer](untrained, x, y)
+    numba.set_num_threads(turns.THREADS)  # behind PyTorch's OpenMP, see cpu.py
     model.fit(x[: 10 * BATCH + len(x) % BATCH], y[: 10 * BATCH + len(x) % BATCH], BATCH, verbose=0)
     found = {name: {"pairs": [], "reached": []} for name in ways}
     reached = []
