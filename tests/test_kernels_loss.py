@@ -14,6 +14,7 @@ from strategies import seeds
 from minicnnrnn.kernels import codes
 from minicnnrnn.kernels.codes import FUSED, IGNORE_NONE, LOGITS, PROBABILITIES
 from minicnnrnn.kernels.jit import JIT
+from minicnnrnn.kernels.regression_loss import EPSILON
 
 DEVICES = ["numpy", "cpu"]
 MODES = [PROBABILITIES, LOGITS, FUSED]
@@ -346,7 +347,7 @@ def torch_rows(functional, loss, output, target):
         }.get(loss.options[0])
         more = {"delta": loss.options[1]} if loss.options[0] == codes.HUBER else {}
         if loss.options[0] == codes.POISSON:
-            more = {"log_input": False, "eps": codes.EPSILON}
+            more = {"log_input": False, "eps": EPSILON}
         return theirs and theirs(output, target, **none, **more).mean(1)
     if loss.name == "cosine_similarity":
         return -functional.cosine_similarity(output, target)
