@@ -65,10 +65,7 @@ SIMD = _simd()
 
 
 class KernelCompiler(compiler.CompilerBase):
-    """Numba's pipeline without what kernels do not use: closures, ``with``, array expressions.
-
-    A third of the time that a function spends in Python while it is compiled.
-    """
+    """Numba's pipeline without what kernels do not use: closures, ``with``, array expressions."""
 
     lowering: Any = typed_passes.NativeLowering
 
@@ -132,12 +129,13 @@ class _LowerIngredient(typed_passes.NativeLowering):
     _name = "kernel_ingredient_lowering"
 
     def run_pass(self, state: Any) -> bool:
-        state.library = _Bitcode(state.targetctx.codegen(), state.func_id.func_qualname)
+        library = _Bitcode(state.targetctx.codegen(), state.func_id.func_qualname)
+        state["library"] = library
         state.flags.no_compile = True
         super().run_pass(state)
         lowered = state["cr"]
-        entry = _entry_point(lowered.fndesc, lowered.env, state.library)
-        state.targetctx.insert_user_function(entry, lowered.fndesc, [state.library])
+        entry = _entry_point(lowered.fndesc, lowered.env, library)
+        state.targetctx.insert_user_function(entry, lowered.fndesc, [library])
         state["cr"] = lowered._replace(cfunc=entry)
         return True
 
