@@ -1,16 +1,42 @@
 """What every kernel test does: outputs full of NaN, a reference to meet, gradients to project."""
 
+import functools
 import importlib
 from typing import Any
 
 import numpy as np
+import pytest
+from hypothesis import assume
+
+from minicnnrnn.kernels import gpu
 
 EPSILON = np.finfo(np.float32).eps
 
+CUDA = pytest.param("cuda", marks=(pytest.mark.cuda, pytest.mark.gpu))
+FAST = ["cpu", CUDA]  # what is held to the reference
+DEVICES = ["numpy", *FAST]
+
 
 def kernel(module: str, name: str, device: str) -> Any:
-    """The launcher ``name_device`` of ``minicnnrnn.kernels.module``."""
-    return getattr(importlib.import_module(f"minicnnrnn.kernels.{module}"), f"{name}_{device}")
+    """The launcher ``name_device`` of ``minicnnrnn.kernels.module``.
+
+    One for CUDA takes NumPy arrays here: it works on copies, which come back.
+    """
+    launcher = getattr(importlib.import_module(f"minicnnrnn.kernels.{module}"), f"{name}_{device}")
+    counts = name.endswith(("_workspace", "_pays"))
+    return launcher if device != "cuda" or counts else functools.partial(_with_copies, launcher)
+
+
+def _with_copies(launcher: Any, *arguments: Any) -> None:
+    copies = {id(a): (a, gpu.upload(a)) for a in arguments if isinstance(a, np.ndarray)}
+    launcher(*(copies[id(a)][1] if id(a) in copies else a for a in arguments))
+    for array, copy in copies.values():
+        array[...] = np.asarray(copy)
+
+
+def assume_affordable(device: str, *sizes: int) -> None:
+    """Leave out what a simulated GPU would compute for minutes: more than some hundred elements."""
+    assume(device != "cuda" or not gpu.SIMULATED or max(sizes) <= 600)
 
 
 def nans(*shape: int, dtype: Any = np.float32) -> Any:

@@ -1,9 +1,51 @@
 """Settings that all tests share."""
 
+import os
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from minicnnrnn.kernels import gpu
 
 # The first example compiles kernels, so no example has a deadline.
 settings.register_profile(
     "default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("default")
+settings.register_profile("simulated", settings.get_profile("default"), max_examples=6)
+settings.load_profile("simulated" if gpu.SIMULATED else "default")
+if gpu.SIMULATED:
+    sys.setswitchinterval(1e-4)  # simulated threads wait for one another: five times as fast
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU, real or simulated, where there is none."""
+    try:
+        gpu.require()
+    except RuntimeError as error:
+        skip = pytest.mark.skip(reason=f"{error}; or NUMBA_ENABLE_CUDASIM=1")
+        for item in items:
+            if item.get_closest_marker("cuda") or item.get_closest_marker("gpu"):
+                item.add_marker(skip)
+    else:
+        if gpu.SIMULATED:
+            for item in items:
+                if item.get_closest_marker("gpu") and not item.get_closest_marker("cuda"):
+                    item.add_marker(pytest.mark.skip(reason="too large for the simulator"))
+
+
+def pytest_sessionfinish():
+    """Note what kernels were launched with, for the script that compiles them all."""
+    if gpu.SIMULATED and (path := os.environ.get("MINICNNRNN_SIGNATURES")):
+        kernels = [name for name in sys.modules if name.startswith("minicnnrnn.kernels.")]
+        lines = {
+            f"{module}.{name} | {signature}"
+            for module in kernels
+            for name, value in vars(sys.modules[module]).items()
+            if isinstance(value, gpu.GpuFunction)
+            for signature in value.launched
+            if value.function.__module__ == module or "<locals>" in value.function.__qualname__
+        }
+        with Path(path).open("a") as file:
+            file.writelines(f"{line}\n" for line in sorted(lines))

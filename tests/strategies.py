@@ -2,7 +2,14 @@
 
 from hypothesis import strategies as st
 
+from minicnnrnn.kernels import gpu
+
 seeds = st.integers(0, 2**32 - 1)
+
+
+def upto(largest):
+    """A size from 1 to the largest, which is a small one where a GPU is simulated."""
+    return st.integers(1, min(largest, 6) if gpu.SIMULATED else largest)
 
 
 @st.composite
@@ -12,7 +19,7 @@ def windows(draw, dilated=True, longest=9):
     Either without padding, where the kernel may be as long as the axis, or "same"-like, where it
     may be longer and the padding is odd as often as not. Strides may exceed the kernel.
     """
-    length = draw(st.integers(1, longest))
+    length = draw(upto(longest))
     dilation = draw(st.integers(1, 2)) if dilated else 1
     stride = draw(st.integers(1, 3))
     if draw(st.booleans()):
@@ -38,6 +45,6 @@ def convolutions(draw):
     axes = [(1, 1, 1, 1, 0, 1)] * (3 - len(axes)) + axes
     D, K, S, L, P, O = zip(*axes)
     G = draw(st.integers(1, 3))
-    C, F = G * draw(st.integers(1, 9)), G * draw(st.integers(1, 20))
-    return {"N": draw(st.integers(1, 3)), "D": D, "C": C, "F": F, "K": K, "S": S, "L": L, "P": P,
+    C, F = G * draw(upto(9)), G * draw(upto(20))
+    return {"N": draw(upto(3)), "D": D, "C": C, "F": F, "K": K, "S": S, "L": L, "P": P,
             "O": O, "G": G}  # fmt: skip

@@ -7,11 +7,15 @@ from minicnnrnn.kernels.gemm import (
     ADD_BIAS,
     OVERWRITE,
     RELU,
+    launch_product,
+    parts_of_sum,
     product,
     product_transposed,
     product_transposed_workspace,
     sum_rows,
+    tiled_product,
 )
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import cpu
 from minicnnrnn.kernels.panel import pack, panel_size
 
@@ -125,3 +129,109 @@ def dense_backward_weight_cpu(dw, db, x, dy, ws):
     product_transposed(dw, 0, x, 0, dy, 0, C, F, N, ws, scratch)
     if db.size:
         sum_rows(db, dy, N, F, ws, scratch)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# Three products of tiles. The bias gradient is one more row of the weight gradient, that of an
+# input which is always one; parts of the batch are summed apart and then added in order.
+
+ZERO, ONE = np.float32(0), np.float32(1)
+
+
+@gpu
+def _x(operands, group, n, c):
+    return operands[1][n, c]
+
+
+@gpu
+def _w(operands, group, c, f):
+    return operands[2][c, f]
+
+
+@gpu
+def _store_y(operands, group, part, n, f, total):
+    y, x, w, b, relu = operands
+    if b.size:
+        total += b[f]
+    y[n, f] = ZERO if relu and total < ZERO else total
+
+
+@gpu
+def _dy(operands, group, n, f):
+    return operands[1][n, f]
+
+
+@gpu
+def _turned_w(operands, group, f, c):
+    return operands[2][c, f]
+
+
+@gpu
+def _store_dx(operands, group, part, n, c, total):
+    operands[0][n, c] = total
+
+
+@gpu
+def _turned_x(operands, group, c, n):
+    x = operands[1]
+    return x[n, c] if c < x.shape[1] else ONE
+
+
+@gpu
+def _dy_of_batch(operands, group, n, f):
+    return operands[2][n, f]
+
+
+@gpu
+def store_part(operands, group, part, m, n, total):
+    """Keep a part of a weight gradient: the workspace holds them one behind the other."""
+    ws, F = operands[0], operands[3]
+    rows = operands[4]
+    ws[(part * rows + m) * F + n] = total
+
+
+_forward = tiled_product(_x, _w, _store_y, True, False)
+_backward_input = tiled_product(_dy, _turned_w, _store_dx, True, True)
+_backward_weight = tiled_product(_turned_x, _dy_of_batch, store_part, False, False)
+
+
+@gpu
+def add_parts(dw, db, ws, parts):
+    """Add the parts of a weight gradient in order; those of the bias come behind those of `dw`."""
+    size = dw.size + db.size
+    for i in range(cuda.grid(1), size, cuda.gridsize(1)):
+        total = ws[i]
+        for part in range(1, parts):
+            total += ws[part * size + i]
+        if i < dw.size:
+            dw[i] = total
+        else:
+            db[i - dw.size] = total
+
+
+def dense_workspace_cuda(N, C, F):
+    return parts_of_sum(C + 1, F, N, 1) * (C + 1) * F
+
+
+def dense_prepare_cuda(w, ws):
+    """The tiles read the weights as they are."""
+
+
+def dense_forward_cuda(y, x, w, b, relu, ws):
+    N, C = x.shape
+    launch_product(_forward, N, w.shape[1], C, 1, 1, y, x, w, b, relu)
+
+
+def dense_backward_input_cuda(dx, dy, w, ws):
+    N, C = dx.shape
+    launch_product(_backward_input, N, C, dy.shape[1], 1, 1, dx, dy, w)
+
+
+def dense_backward_weight_cuda(dw, db, x, dy, ws):
+    (N, C), F = x.shape, dy.shape[1]
+    rows, parts = C + (db.size > 0), parts_of_sum(C + 1, F, N, 1)
+    launch_product(_backward_weight, rows, F, N, 1, parts, ws, x, dy, F, rows)
+    over(add_parts, rows * F, dw.reshape(-1), db, ws, parts)

@@ -1,4 +1,4 @@
-"""Elementary functions for loops on the CPU: exp, tanh, sigmoid, log and their relatives.
+"""Elementary functions: exp, tanh, sigmoid, log and their relatives.
 
 Numba has no vector mathematics library, and a call of exp or tanh for every element is ten times
 slower than a polynomial that LLVM turns into vector instructions. These are such polynomials, in
@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from minicnnrnn.kernels.gpu import SIMULATED, twin
 from minicnnrnn.kernels.jit import JIT, cpu, inner
 
 
@@ -240,3 +241,28 @@ def normal_cdf(x):
     p = ((((((C8 * s + C7) * s + C6) * s + C5) * s + C4) * s + C3) * s + C2) * s + C1
     tail = HALF * (p * s + C0) * exp(-a * a) / (ONE + TWO * a)
     return choose(x < ZERO, tail, ONE - tail)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A GPU has instructions for exponentials; all other functions above are compiled for it as they
+# stand. Where Python would raise, NumPy gives infinity, as a GPU does.
+
+elementary = np if SIMULATED else math
+
+
+@twin(choose)
+def _choose(condition, yes, no):
+    return yes if condition else no
+
+
+@twin(exp)
+def _exp(x):
+    return elementary.exp(x)
+
+
+@twin(log)
+def _log(x):
+    return elementary.log(x)

@@ -4,6 +4,7 @@ import numpy as np
 
 from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.elementary import ONE, ZERO, choose
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
 from minicnnrnn.kernels.scale import shared_row
@@ -95,12 +96,17 @@ GRAIN = 16384  # elements that make it worth waking a second thread
 
 
 @inner
+def _rectified(x, a, t, h):
+    below = choose(a > ZERO, a * (x - t), ZERO)
+    above = choose(x > h, h, x)
+    return choose(x <= t, below, above)  # a NaN goes above, and through
+
+
+@inner
 def _relu_range(start, stop, worker, y, x, slope, threshold, highest):
     a, t, h = np.float32(slope), np.float32(threshold), np.float32(highest)
     for i in range(start, stop):
-        below = choose(a > ZERO, a * (x[i] - t), ZERO)
-        above = choose(x[i] > h, h, x[i])
-        y[i] = choose(x[i] <= t, below, above)  # a NaN goes above, and through
+        y[i] = _rectified(x[i], a, t, h)
 
 
 @cpu
@@ -110,11 +116,16 @@ def relu_forward_cpu(y, x, slope, threshold, highest):
 
 
 @inner
+def _rectified_gradient(gradient, x, a, t, h):
+    flat = (x == t) | (x > t) & (x >= h)
+    return choose(flat, ZERO, gradient * choose(x < t, a, ONE))
+
+
+@inner
 def _relu_gradient_range(start, stop, worker, dx, dy, x, slope, threshold, highest):
     a, t, h = np.float32(slope), np.float32(threshold), np.float32(highest)
     for i in range(start, stop):
-        flat = (x[i] == t) | (x[i] > t) & (x[i] >= h)
-        dx[i] = choose(flat, ZERO, dy[i] * choose(x[i] < t, a, ONE))
+        dx[i] = _rectified_gradient(dy[i], x[i], a, t, h)
 
 
 @cpu
@@ -215,3 +226,33 @@ def prelu_backward_weight_cpu(dw, dy, x, ws):
 
 def prelu_workspace_cpu(size):
     return PARTS * size
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element; the gradient of a slope is a block's sum over all that share it.
+
+
+@gpu
+def _relu_elements(y, x, slope, threshold, highest):
+    a, t, h = np.float32(slope), np.float32(threshold), np.float32(highest)
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        y[i] = _rectified(x[i], a, t, h)
+
+
+def relu_forward_cuda(y, x, slope, threshold, highest):
+    over(_relu_elements, x.size, y, x, float(slope), float(threshold), float(highest))
+
+
+@gpu
+def _relu_gradient_elements(dx, dy, x, slope, threshold, highest):
+    a, t, h = np.float32(slope), np.float32(threshold), np.float32(highest)
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        dx[i] = _rectified_gradient(dy[i], x[i], a, t, h)
+
+
+def relu_backward_cuda(dx, dy, x, slope, threshold, highest):
+    floats = float(slope), float(threshold), float(highest)
+    over(_relu_gradient_elements, x.size, dx, dy, x, *floats)

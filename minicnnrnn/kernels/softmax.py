@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 
-from minicnnrnn.kernels.elementary import ZERO, exp
+from minicnnrnn.kernels.elementary import ZERO, exp, log
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
+from minicnnrnn.kernels.reduce import block_max, block_sum
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -168,3 +170,79 @@ def log_softmax_backward_cpu(dx, dy, y):
     """Parallel over rows."""
     N, C = y.shape
     split(_log_softmax_backward_range, N, 1 + GRAIN // C, (dx, dy, y))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every row, whose threads walk through the columns and meet for the sums.
+
+LOWEST = np.float32(-np.inf)
+
+
+@gpu
+def _row_max(x, n):
+    highest = LOWEST
+    for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
+        highest = highest if x[n, c] <= highest else x[n, c]
+    return block_max(highest)
+
+
+@gpu
+def _softmax_forward_row(y, x):
+    n = cuda.blockIdx.x
+    highest, total = _row_max(x, n), ZERO
+    for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
+        y[n, c] = exp(x[n, c] - highest)
+        total += y[n, c]
+    total = block_sum(total)
+    for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
+        y[n, c] /= total
+
+
+def softmax_forward_cuda(y, x):
+    launch(_softmax_forward_row, len(x), THREADS, y, x)
+
+
+@gpu
+def _softmax_backward_row(dx, dy, y):
+    n, mean = cuda.blockIdx.x, ZERO
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        mean += dy[n, c] * y[n, c]
+    mean = block_sum(mean)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        dx[n, c] = y[n, c] * (dy[n, c] - mean)
+
+
+def softmax_backward_cuda(dx, dy, y):
+    launch(_softmax_backward_row, len(y), THREADS, dx, dy, y)
+
+
+@gpu
+def _log_softmax_forward_row(y, x):
+    n = cuda.blockIdx.x
+    highest, total = _row_max(x, n), ZERO
+    for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
+        total += exp(x[n, c] - highest)
+    total = log(block_sum(total))
+    for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
+        y[n, c] = (x[n, c] - highest) - total
+
+
+def log_softmax_forward_cuda(y, x):
+    launch(_log_softmax_forward_row, len(x), THREADS, y, x)
+
+
+@gpu
+def _log_softmax_backward_row(dx, dy, y):
+    n, total = cuda.blockIdx.x, ZERO
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        total += dy[n, c]
+    total = block_sum(total)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        dx[n, c] = dy[n, c] - exp(y[n, c]) * total
+
+
+def log_softmax_backward_cuda(dx, dy, y):
+    launch(_log_softmax_backward_row, len(y), THREADS, dx, dy, y)

@@ -1,0 +1,337 @@
+"""The one place that knows numba-cuda: arrays on a GPU, and how kernels get there.
+
+Kernels are written with ``@gpu``, which only records the function: the first launch on a GPU
+imports numba-cuda and compiles. With ``NUMBA_ENABLE_CUDASIM=1`` the same kernels run as plain
+Python, a thread of the operating system for every thread of the grid, which shows on any machine
+whether they compute the right thing, and nothing of their speed.
+"""
+
+import contextlib
+import dis
+import functools
+import importlib
+import importlib.util
+import math
+import os
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+# Threads of a block, a power of two. A simulated thread takes a millisecond to start.
+THREADS = 4 if SIMULATED else 256
+BLOCKS = 2 if SIMULATED else 2048  # at most, where threads walk through the items in strides
+
+
+class _Cuda:
+    """What kernels call ``cuda``: numba-cuda's module, or in a simulated kernel, its stand-in."""
+
+    def __getattr__(self, name: str) -> Any:
+        from numba.cuda.simulator import kernel
+
+        return getattr(kernel._get_kernel_context(), name)
+
+
+cuda = _Cuda()
+
+
+class GpuFunction:
+    """A function for a GPU, compiled when it is first launched.
+
+    It may call what is written for the CPU, too: functions marked ``cpu`` or ``inner`` that work
+    on numbers are compiled for the GPU from the same source, and where ``twin`` named something
+    to take in the place of one of them, that is taken.
+
+    Attributes
+    ----------
+    function
+        What it does, in Python.
+    launched : set
+        The types of the arguments that it has been launched with under the simulator.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.__name__, self.__module__ = function.__name__, function.__module__
+        self.__doc__, self.function = function.__doc__, function
+        self.launched: set[str] = set()
+
+    @functools.cached_property
+    def dispatcher(self) -> Any:
+        """What numba-cuda makes of a kernel."""
+        from numba import cuda as numba_cuda
+
+        return numba_cuda.jit(_quiet(self.resolved) if SIMULATED else self.resolved)
+
+    @functools.cached_property
+    def callee(self) -> Any:
+        """What kernels call, of a function that they name."""
+        from numba import cuda as numba_cuda
+
+        return self.resolved if SIMULATED else numba_cuda.jit(device=True)(self.resolved)
+
+    @functools.cached_property
+    def resolved(self) -> Any:
+        """The function, in whose scope names stand for what a GPU can run."""
+        function = self.function
+        scope = dict(function.__globals__)
+        named = [i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"]
+        scope |= {name: _resolve(scope[name]) for name in named if name in scope}
+        cells = tuple(types.CellType(_resolve(c.cell_contents)) for c in function.__closure__ or ())
+        made = types.FunctionType(function.__code__, scope, function.__name__, None, cells)
+        made.__module__, made.__qualname__ = function.__module__, function.__qualname__
+        return made
+
+
+def gpu(function: Callable[..., Any]) -> GpuFunction:
+    """Record a kernel, or a function that kernels call."""
+    return GpuFunction(function)
+
+
+def twin(original: Any) -> Callable[[Callable[..., Any]], GpuFunction]:
+    """Record a function to be taken on the GPU where a kernel names `original`."""
+
+    def record(function: Callable[..., Any]) -> GpuFunction:
+        _twins[original] = GpuFunction(function)
+        return _twins[original]
+
+    return record
+
+
+_twins: dict[Any, GpuFunction] = {}
+
+
+def _resolve(value: Any) -> Any:
+    """What a name stands for on a GPU."""
+    from minicnnrnn.kernels.jit import Kernel
+
+    if value is cuda and not SIMULATED:
+        from numba import cuda as numba_cuda
+
+        return numba_cuda
+    if not isinstance(value, GpuFunction | Kernel | types.FunctionType) and not callable(value):
+        return value
+    if value in _twins:
+        return _twins[value].callee
+    if isinstance(value, Kernel):
+        value = _twins[value] = GpuFunction(value.function)
+    elif isinstance(value, types.FunctionType) and value.__module__.startswith("minicnnrnn."):
+        value = _twins[value] = GpuFunction(value)
+    return value.callee if isinstance(value, GpuFunction) else value
+
+
+def _quiet(function: Any) -> Any:
+    """A GPU divides by zero without a word; so does a simulated thread then."""
+
+    @functools.wraps(function)
+    def quiet(*arguments: Any) -> None:
+        with np.errstate(all="ignore"):
+            function(*arguments)
+
+    return quiet
+
+
+# ---------------------------------------------------------------------------------------
+# Launching
+# ---------------------------------------------------------------------------------------
+
+
+def launch(kernel: GpuFunction, grid: Any, block: Any, *arguments: Any) -> None:
+    """Run a kernel on a grid of blocks.
+
+    Parameters
+    ----------
+    kernel : GpuFunction
+    grid, block : int or tuple of up to three int
+        Blocks, and threads in each; a grid of none does nothing.
+    *arguments : DeviceArray, int, float or tuple of these
+        An array that is absent may be a NumPy array of size zero.
+
+    Raises
+    ------
+    TypeError
+        For an array that is not on the GPU, or not contiguous.
+    """
+    if 0 in (grid if isinstance(grid, tuple) else (grid,)):
+        return
+    if SIMULATED:
+        kernel.launched.add(" ".join(map(describe, arguments)))
+    kernel.dispatcher[grid, block](*map(_handle, arguments))
+
+
+def over(kernel: GpuFunction, items: int, *arguments: Any) -> None:
+    """Run a kernel whose threads walk through `items` in strides of the grid's size."""
+    launch(kernel, min(-(-items // THREADS), BLOCKS), THREADS, *arguments)
+
+
+def _handle(argument: Any) -> Any:
+    if isinstance(argument, DeviceArray):
+        if not argument.contiguous:
+            raise TypeError(f"Expected a contiguous array. Received: a view of {argument.shape}")
+        return argument.handle
+    if isinstance(argument, np.ndarray):
+        if argument.size:
+            raise TypeError(f"Expected an array on the GPU. Received: {type(argument)}")
+        return _absent(argument.shape, argument.dtype.str).handle
+    return tuple(map(_handle, argument)) if isinstance(argument, tuple) else argument
+
+
+def describe(argument: Any) -> str:
+    """The type that a kernel sees, as in the table of compiled kernels."""
+    if isinstance(argument, tuple):
+        return f"( {' '.join(map(describe, argument))} )"
+    if isinstance(argument, DeviceArray | np.ndarray):
+        return f"{argument.dtype}[{argument.ndim}]"
+    if isinstance(argument, np.generic):
+        return str(argument.dtype)
+    return {bool: "bool", int: "int64", float: "float64"}[type(argument)]
+
+
+@functools.lru_cache(64)
+def _absent(shape: tuple[int, ...], dtype: str) -> "DeviceArray":
+    return empty(shape, dtype)
+
+
+# ---------------------------------------------------------------------------------------
+# Memory
+# ---------------------------------------------------------------------------------------
+
+
+class DeviceArray:
+    """An array in a GPU's memory.
+
+    It has what layers need of an array: its shape, views of it, and copies to and from NumPy.
+    Arithmetic on it is done by kernels; ``np.asarray(array)`` copies it to the host.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+    size, ndim : int
+    handle
+        numba-cuda's array.
+    """
+
+    __slots__ = ("contiguous", "dtype", "handle", "ndim", "shape", "size")
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.shape: tuple[int, ...] = tuple(handle.shape)
+        self.dtype = np.dtype(handle.dtype)
+        self.size, self.ndim = math.prod(self.shape), len(self.shape)
+        self.contiguous = self.size == 0 or bool(handle.is_c_contiguous())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def reshape(self, *shape: Any) -> "DeviceArray":
+        """The same memory in another shape."""
+        wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
+        if -1 in wanted:
+            rest = math.prod(n for n in wanted if n != -1)
+            wanted = tuple(self.size // max(rest, 1) if n == -1 else int(n) for n in wanted)
+        if wanted == self.shape:
+            return self
+        if not self.size:  # numba-cuda reshapes no empty array
+            return _absent(wanted, self.dtype.str)
+        return DeviceArray(self.handle.reshape(*wanted))
+
+    def __getitem__(self, key: Any) -> Any:
+        """A view for slices; a number, read from the GPU, for one index an axis."""
+        found = self.handle[key]
+        return DeviceArray(found) if hasattr(found, "__cuda_ndarray__") else found
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Copy a number, a NumPy array or another array of this GPU into the elements."""
+        if isinstance(value, DeviceArray):
+            value = value.handle
+        elif not isinstance(value, int | float | np.generic):
+            value = np.ascontiguousarray(value, self.dtype)
+        if self.size:
+            self.handle[key] = value
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if copy is False:
+            raise ValueError("Expected a copy to be allowed. Received: an array on the GPU")
+        host = self.handle.copy_to_host() if self.contiguous else self._gathered()
+        return host if dtype is None else host.astype(dtype, copy=False)
+
+    def _gathered(self) -> Any:
+        copy = empty(self.shape, self.dtype)
+        copy[...] = self
+        return copy.handle.copy_to_host()
+
+    def __repr__(self) -> str:
+        return f"DeviceArray({np.asarray(self)!r})"
+
+    def __copy__(self) -> "DeviceArray":
+        copy = empty(self.shape, self.dtype)
+        copy[...] = self
+        return copy
+
+    def __deepcopy__(self, memo: Any) -> "DeviceArray":
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return upload, (np.asarray(self),)
+
+
+def upload(array: Any) -> DeviceArray:
+    """A copy of a NumPy array on the GPU."""
+    copy = empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceArray:
+    """An array on the GPU whose contents are undefined.
+
+    Raises
+    ------
+    MemoryError
+        If the GPU has too little memory left.
+    RuntimeError
+        If there is no GPU, or no numba-cuda.
+    """
+    require()
+    from numba import cuda as numba_cuda
+
+    try:
+        return DeviceArray(numba_cuda.device_array(shape, dtype))
+    except Exception as error:
+        if "OUT_OF_MEMORY" not in str(error):
+            raise
+        wanted = math.prod(shape) * np.dtype(dtype).itemsize
+        free = numba_cuda.current_context().get_memory_info().free
+        raise MemoryError(
+            f"device 'cuda': Expected {wanted:,} bytes of free memory. Received: {free:,} bytes"
+        ) from error
+
+
+@functools.cache
+def require() -> None:
+    """Raise the one error that says what a CUDA device lacks on this machine.
+
+    Raises
+    ------
+    RuntimeError
+        If numba-cuda is not installed, or finds no GPU.
+    """
+    how = "pip install 'minicnnrnn[cuda]'"
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise RuntimeError(
+            f"device 'cuda': Expected the package numba-cuda ({how}). Received: none"
+        )
+    with contextlib.suppress(Exception):
+        if importlib.import_module("numba.cuda").is_available():
+            return
+    raise RuntimeError(
+        "device 'cuda': Expected an NVIDIA GPU and its driver, and CUDA's libraries "
+        f"({how}). Received: none that numba-cuda finds"
+    )
