@@ -23,6 +23,7 @@ SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 # Threads of a block, a power of two. A simulated thread takes a millisecond to start.
 THREADS = 4 if SIMULATED else 256
 BLOCKS = 2 if SIMULATED else 2048  # at most, where threads walk through the items in strides
+TABLE = 4096  # elements of an array of the host that a kernel may read, at most
 
 
 class _Cuda:
@@ -145,8 +146,8 @@ def launch(kernel: GpuFunction, grid: Any, block: Any, *arguments: Any) -> None:
     kernel : GpuFunction
     grid, block : int or tuple of up to three int
         Blocks, and threads in each; a grid of none does nothing.
-    *arguments : DeviceArray, int, float or tuple of these
-        An array that is absent may be a NumPy array of size zero.
+    *arguments : DeviceArray, int, float, small NumPy array, or tuple of these
+        See ``constant`` for the NumPy array.
 
     Raises
     ------
@@ -171,9 +172,7 @@ def _handle(argument: Any) -> Any:
             raise TypeError(f"Expected a contiguous array. Received: a view of {argument.shape}")
         return argument.handle
     if isinstance(argument, np.ndarray):
-        if argument.size:
-            raise TypeError(f"Expected an array on the GPU. Received: {type(argument)}")
-        return _absent(argument.shape, argument.dtype.str).handle
+        return constant(argument).handle
     return tuple(map(_handle, argument)) if isinstance(argument, tuple) else argument
 
 
@@ -188,9 +187,24 @@ def describe(argument: Any) -> str:
     return {bool: "bool", int: "int64", float: "float64"}[type(argument)]
 
 
-@functools.lru_cache(64)
-def _absent(shape: tuple[int, ...], dtype: str) -> "DeviceArray":
-    return empty(shape, dtype)
+def constant(array: Any) -> "DeviceArray":
+    """A table of the host, such as thresholds or segments, as kernels read it.
+
+    It is copied to the GPU once, and known again by what it holds.
+
+    Raises
+    ------
+    TypeError
+        For more than a table: a kernel would not get the array itself, but a copy.
+    """
+    if array.size > TABLE:
+        raise TypeError(f"Expected an array on the GPU. Received: one of the host, {array.shape}")
+    return _constant(array.tobytes(), array.shape, array.dtype.str)
+
+
+@functools.lru_cache(256)
+def _constant(content: bytes, shape: tuple[int, ...], dtype: str) -> "DeviceArray":
+    return upload(np.frombuffer(content, dtype).reshape(shape))
 
 
 # ---------------------------------------------------------------------------------------
@@ -239,7 +253,7 @@ class DeviceArray:
         if wanted == self.shape:
             return self
         if not self.size:  # numba-cuda reshapes no empty array
-            return _absent(wanted, self.dtype.str)
+            return empty(wanted, self.dtype)
         return DeviceArray(self.handle.reshape(*wanted))
 
     def __getitem__(self, key: Any) -> Any:
@@ -248,13 +262,50 @@ class DeviceArray:
         return DeviceArray(found) if hasattr(found, "__cuda_ndarray__") else found
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Copy a number, a NumPy array or another array of this GPU into the elements."""
+        """Copy a number, some numbers, a NumPy array or another array of this GPU here."""
+        if key is Ellipsis or (isinstance(key, slice) and key == slice(None)):
+            self._assign(value)
+            return
+        if isinstance(key, int) and self.ndim == 1:
+            key = slice(key % len(self), key % len(self) + 1)  # a view, instead of the element
+        DeviceArray(self.handle[key])._assign(value)
+
+    def _assign(self, value: Any) -> None:
+        if not self.size:
+            return
+        kind = float if self.dtype.kind == "f" else int
         if isinstance(value, DeviceArray):
-            value = value.handle
-        elif not isinstance(value, int | float | np.generic):
-            value = np.ascontiguousarray(value, self.dtype)
-        if self.size:
-            self.handle[key] = value
+            if self.contiguous and value.contiguous and value.shape == self.shape:
+                over(_copy, self.size, self.reshape(-1), value.reshape(-1))
+            else:
+                self.handle[...] = value.handle
+        elif isinstance(value, int | float | np.generic) and self.contiguous:
+            over(_fill, self.size, self.reshape(-1), kind(value))
+        elif isinstance(value, list | tuple) and self.size == len(value) <= 8 and self.contiguous:
+            launch(_write, 1, 1, self.reshape(-1), tuple(map(kind, value)))
+        else:
+            host = np.broadcast_to(np.asarray(value, self.dtype), self.shape)
+            if self.contiguous:
+                self.handle.copy_to_device(np.ascontiguousarray(host))
+            else:
+                self.handle[...] = np.ascontiguousarray(host)
+
+    def __iadd__(self, value: Any) -> "DeviceArray":
+        """Add a number, or another array of this GPU."""
+        if isinstance(value, DeviceArray):
+            over(_add, self.size, self.reshape(-1), value.reshape(-1))
+        else:
+            kind = float if self.dtype.kind == "f" else int
+            over(_increase, self.size, self.reshape(-1), kind(value))
+        return self
+
+    def __iand__(self, value: "DeviceArray") -> "DeviceArray":
+        """Keep the ones of a mask where another one has ones, too."""
+        over(_both, self.size, self.reshape(-1), value.reshape(-1))
+        return self
+
+    def __iter__(self) -> Any:
+        return iter(np.asarray(self))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if copy is False:
@@ -280,6 +331,42 @@ class DeviceArray:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return upload, (np.asarray(self),)
+
+
+@gpu
+def _copy(to, of):
+    for i in range(cuda.grid(1), to.size, cuda.gridsize(1)):
+        to[i] = of[i]
+
+
+@gpu
+def _fill(to, value):
+    for i in range(cuda.grid(1), to.size, cuda.gridsize(1)):
+        to[i] = value
+
+
+@gpu
+def _write(to, values):
+    for i in range(to.size):
+        to[i] = values[i]
+
+
+@gpu
+def _add(to, of):
+    for i in range(cuda.grid(1), to.size, cuda.gridsize(1)):
+        to[i] += of[i]
+
+
+@gpu
+def _increase(to, value):
+    for i in range(cuda.grid(1), to.size, cuda.gridsize(1)):
+        to[i] += value
+
+
+@gpu
+def _both(to, of):
+    for i in range(cuda.grid(1), to.size, cuda.gridsize(1)):
+        to[i] &= of[i]
 
 
 def upload(array: Any) -> DeviceArray:
@@ -308,10 +395,19 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceArray:
         if "OUT_OF_MEMORY" not in str(error):
             raise
         wanted = math.prod(shape) * np.dtype(dtype).itemsize
-        free = numba_cuda.current_context().get_memory_info().free
         raise MemoryError(
-            f"device 'cuda': Expected {wanted:,} bytes of free memory. Received: {free:,} bytes"
+            f"device 'cuda': Expected {wanted:,} bytes of free memory. "
+            f"Received: {free_memory():,} bytes"
         ) from error
+
+
+def free_memory() -> int:
+    """Bytes of the GPU's memory that are free; much where it is simulated."""
+    if SIMULATED:
+        return 2**34
+    from numba import cuda as numba_cuda
+
+    return int(numba_cuda.current_context().get_memory_info().free)
 
 
 @functools.cache
