@@ -284,11 +284,13 @@ class DeviceArray:
         elif isinstance(value, list | tuple) and self.size == len(value) <= 8 and self.contiguous:
             launch(_write, 1, 1, self.reshape(-1), tuple(map(kind, value)))
         else:
-            host = np.broadcast_to(np.asarray(value, self.dtype), self.shape)
+            host = np.ascontiguousarray(value, self.dtype)
+            if host.shape != self.shape:
+                host = np.array(np.broadcast_to(host, self.shape))
             if self.contiguous:
-                self.handle.copy_to_device(np.ascontiguousarray(host))
+                self.handle.copy_to_device(host)
             else:
-                self.handle[...] = np.ascontiguousarray(host)
+                self.handle[...] = host
 
     def __iadd__(self, value: Any) -> "DeviceArray":
         """Add a number, or another array of this GPU."""
