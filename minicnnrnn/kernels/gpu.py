@@ -258,6 +258,8 @@ class DeviceArray:
 
     def __getitem__(self, key: Any) -> Any:
         """A view for slices; a number, read from the GPU, for one index an axis."""
+        if key is Ellipsis:
+            return self
         found = self.handle[key]
         return DeviceArray(found) if hasattr(found, "__cuda_ndarray__") else found
 
@@ -278,7 +280,7 @@ class DeviceArray:
             if self.contiguous and value.contiguous and value.shape == self.shape:
                 over(_copy, self.size, self.reshape(-1), value.reshape(-1))
             else:
-                self.handle[...] = value.handle
+                self.handle[:] = value.handle
         elif isinstance(value, int | float | np.generic) and self.contiguous:
             over(_fill, self.size, self.reshape(-1), kind(value))
         elif isinstance(value, list | tuple) and self.size == len(value) <= 8 and self.contiguous:
@@ -290,7 +292,7 @@ class DeviceArray:
             if self.contiguous:
                 self.handle.copy_to_device(host)
             else:
-                self.handle[...] = host
+                self.handle[:] = host
 
     def __iadd__(self, value: Any) -> "DeviceArray":
         """Add a number, or another array of this GPU."""
@@ -427,7 +429,12 @@ def require() -> None:
             f"device 'cuda': Expected the package numba-cuda ({how}). Received: none"
         )
     with contextlib.suppress(Exception):
-        if importlib.import_module("numba.cuda").is_available():
+        from numba import cuda as numba_cuda
+
+        if numba_cuda.is_available():
+            if not SIMULATED:
+                config = importlib.import_module("numba.cuda.core.config")
+                config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small models have small grids
             return
     raise RuntimeError(
         "device 'cuda': Expected an NVIDIA GPU and its driver, and CUDA's libraries "

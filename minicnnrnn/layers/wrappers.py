@@ -201,7 +201,7 @@ class Bidirectional(Container):
         if not vars(self.forward_layer)["go_backwards"]:
             return mask
         turned = self.buffer("mask", *mask.shape, dtype=np.uint8)
-        turned[...] = mask[:, ::-1]
+        turned[...] = np.asarray(mask)[:, ::-1]
         return turned
 
 
