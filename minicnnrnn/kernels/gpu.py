@@ -433,7 +433,7 @@ def require() -> None:
 
         if numba_cuda.is_available():
             if not SIMULATED:
-                config = importlib.import_module("numba.cuda.core.config")
+                config: Any = importlib.import_module("numba.cuda.core.config")
                 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small models have small grids
             return
     raise RuntimeError(
