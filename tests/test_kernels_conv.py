@@ -29,6 +29,11 @@ def geometry(
     return {"N": N, "D": D, "C": C, "F": F, "K": K, "S": S, "L": L, "P": P, "O": O, "G": G}
 
 
+def products(g):
+    """Multiply-adds of one pass."""
+    return int(np.prod([g["N"], *g["O"], *g["K"], g["C"], g["F"]])) // g["G"]
+
+
 class Convolution:
     """The passes of one convolution on one device."""
 
@@ -94,7 +99,11 @@ def test_worked_example(device):
 @example(geometry(D=(1, 1, 1), K=(1, 1, 1)), 0)
 @example(geometry(D=(1, 4, 4), K=(1, 4, 4), C=3, F=5), 1)  # kernel == image
 @example(geometry(D=(3, 7, 7), K=(1, 2, 2), S=(2, 3, 3), C=2, F=33), 2)  # stride > kernel
+@example(geometry(D=(1, 4, 7), K=(1, 1, 2), S=(2, 2, 3), C=2, F=3), 6)
+@example(geometry(D=(1, 5, 7), K=(1, 3, 2), S=(1, 2, 4), L=(1, 1, 2), C=2, F=4, G=2), 0)
 @example(geometry(N=5, D=(1, 9, 17), K=(1, 1, 1), C=19, F=70), 3)  # one matrix product
+@example(geometry(N=2, D=(1, 3, 3), K=(1, 1, 1), C=3, F=5), 1)
+@example(geometry(N=4, D=(1, 4, 4), K=(1, 2, 2), F=3), 6)  # a weight gradient in parts
 @example(geometry(N=2, D=(1, 12, 30), K=(1, 3, 3), C=40, F=50, P=(0, 1, 1), O=(1, 12, 30)), 4)
 @example(geometry(N=7, D=(1, 28, 28), K=(1, 3, 3), C=1, F=8), 5)  # a first layer: batch in parts
 @example(
@@ -103,7 +112,7 @@ def test_worked_example(device):
 def test_equals_the_reference_exactly_on_integers(device, g, seed):
     rng = np.random.default_rng(seed)
     x, w, b, dy = arrays(g, integer_valued, rng, bias=seed % 2 == 0)
-    assume_affordable(device, x.size, w.size, dy.size)
+    assume_affordable(device, 4 * x.size, 4 * dy.size, products(g) // 10)
     relu = seed % 3 == 0
     fast, reference = Convolution(device, g), Convolution("numpy", g)
     y = fast.forward(x, w, b, relu)
@@ -122,6 +131,7 @@ def test_equals_the_reference_exactly_on_integers(device, g, seed):
 def test_within_rounding_of_the_float64_reference(device, g, seed):
     rng = np.random.default_rng(seed)
     x, w, b, dy = arrays(g, normal, rng)
+    assume_affordable(device, 4 * x.size, 4 * dy.size, products(g) // 10)
     wide = [a.astype(np.float64) for a in (x, w, b, dy)]
     size = [np.abs(a) for a in wide]
     fast, reference = Convolution(device, g), Convolution("numpy", g)
