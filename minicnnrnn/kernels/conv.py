@@ -788,7 +788,7 @@ def _store_dx(operands, group, part, pixel, c, total):
 _backward_input = tiled_product(_dy_of_pixel, _w_of_tap, _store_dx, True, True)
 
 
-def gather_input_cuda(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu):
+def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu):
     """The input gradient, plus a bias and with a relu."""
     image, kernel, strides = dx.shape[1:], w.shape[:4], (SD, SH, SW)
     axes = tuple(map(_axis, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW)))
@@ -807,7 +807,7 @@ def conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G
     if y.size == 0 and _is_product(dx, dy, w, steps, G):
         dense_backward_input_cuda(_rows(dx), _rows(dy), _rows(w), ws)
     else:
-        gather_input_cuda(dx, dy, y, w, ws[:0], *steps, G, 0)
+        gather_product(dx, dy, y, w, ws[:0], *steps, G, 0)
 
 
 # --- backward, weight ------------------------------------------------------------------
