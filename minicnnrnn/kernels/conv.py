@@ -4,14 +4,9 @@ import math
 
 import numpy as np
 
+from minicnnrnn.kernels import dense
 from minicnnrnn.kernels.band import BAND_ROWS, ZERO, add_parts, band_rows, copy_band, pack_gradient
 from minicnnrnn.kernels.codes import PARTS
-from minicnnrnn.kernels.dense import add_parts as add_rows_of_parts
-from minicnnrnn.kernels.dense import (
-    dense_backward_input_cuda,
-    dense_backward_weight_cuda,
-    dense_forward_cuda,
-)
 from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     ADD_BIAS,
@@ -27,7 +22,7 @@ from minicnnrnn.kernels.gemm import (
     sum_rows,
     tiled_product,
 )
-from minicnnrnn.kernels.gpu import divided, divisor, gpu, over
+from minicnnrnn.kernels.gpu import divisor, gpu, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import (
     PANEL,
@@ -38,6 +33,16 @@ from minicnnrnn.kernels.panel import (
     panel_size,
     panel_width,
     panels,
+)
+from minicnnrnn.kernels.window import (
+    PHASE,
+    PIXEL,
+    TAP,
+    coordinates,
+    geometry_of,
+    phases_along,
+    seen,
+    taps_met,
 )
 
 # ---------------------------------------------------------------------------------------
@@ -615,39 +620,14 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# Products of tiles, whose elements of x or dy are found in the images when they are wanted: an
-# index of a pixel, or of a tap and channel, is taken apart into its coordinates.
+# Products of tiles. ``window.py`` finds their elements of x and dy in the images, when wanted.
 
 ONE = np.float32(1)
 
 
-def _geometry(x, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G):
-    """What ``_seen`` wants to know."""
-    outputs, taps = y.shape[1:4], w.shape[1:4]  # KH, KW, C / G
-    divisors = (*map(divisor, outputs), *map(divisor, taps))
-    return x.shape[1:], (SD, SH, SW, LD, LH, LW, PD, PH, PW), divisors
-
-
-@gpu
-def _seen(x, group, output, element, geometry):
-    """The element of x behind an output, where an element of a filter lies on it."""
-    (D, H, W, C), (SD, SH, SW, LD, LH, LW, PD, PH, PW), divisors = geometry
-    by_OD, by_OH, by_OW, by_KH, by_KW, by_CG = divisors
-    tap, c = divided(element, by_CG)
-    tap, k = divided(tap, by_KW)
-    i, j = divided(tap, by_KH)
-    n, w = divided(output, by_OW)
-    n, h = divided(n, by_OH)
-    n, d = divided(n, by_OD)
-    d, h, w = d * SD + i * LD - PD, h * SH + j * LH - PH, w * SW + k * LW - PW
-    if d < 0 or d >= D or h < 0 or h >= H or w < 0 or w >= W:
-        return ZERO
-    return x[(((n * D + d) * H + h) * W + w) * C + group * by_CG[0] + c]
-
-
 @gpu
 def _x_of_output(operands, group, output, element):
-    return _seen(operands[1], group, output, element, operands[-1])
+    return seen(operands[1], group, output, element, operands[-1])
 
 
 @gpu
@@ -690,99 +670,56 @@ def conv_prepare_cuda(w, G, ws):
 def conv_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
     steps, F = (SD, SH, SW, LD, LH, LW, PD, PH, PW), y.shape[4]
     if _is_product(x, y, w, steps, G):
-        dense_forward_cuda(_rows(y), _rows(x), _rows(w), b, relu, ws)
+        dense.dense_forward_cuda(_rows(y), _rows(x), _rows(w), b, relu, ws)
         return
     launch_product(
         _forward, y.size // F, F // G, w.size // F, G, 1, y.reshape(-1), x.reshape(-1),
-        w.reshape(-1), b, int(relu), F, F // G, _geometry(x, y, w, *steps, G),
+        w.reshape(-1), b, int(relu), F, F // G, geometry_of(x, y, w, *steps, G),
     )  # fmt: skip
 
 
 # --- backward, input -------------------------------------------------------------------
 #
-# As on the CPU the pixels of `dx` fall into phases by their position modulo the strides; here each
-# is a product. Along an axis the taps that take a phase to outputs are evenly spaced, as
-# (phase + P - k L) % S = 0 has one solution k modulo S / gcd(S, L), and so are these outputs.
-
-NOWHERE = 1 << 40  # a tap that lies in no kernel
-
-
-def _axis(pixels, K, S, L, P):
-    """One axis: divisors, of which the last two are taps and pixels of a phase, and the rest."""
-    both = math.gcd(S, L)
-    step = S // both
-    divisors = tuple(map(divisor, (S, both, step, -(-K // step), -(-pixels // S))))
-    return divisors, (L, P, L // both, pow(L // both, -1, step))
-
-
-@gpu
-def _met(axis, phase, j):
-    """The j-th tap that takes a phase to an output, which lies how far behind pixel // S."""
-    (by_S, by_both, by_step, _, _), (L, P, apart, inverse) = axis
-    whole, rest = divided(phase + P, by_both)
-    _, first = divided(whole * inverse, by_step)
-    nearest, _ = divided(phase + P + (by_S[0] - first) * L, by_S)
-    return first + j * by_step[0] if rest == 0 else NOWHERE, nearest - L - j * apart
-
-
-@gpu
-def _coordinates(axes, place, index):
-    """An index taken apart by the divisors at one place of the axes, the last axis fastest."""
-    index, w = divided(index, axes[2][0][place])
-    index, h = divided(index, axes[1][0][place])
-    index, d = divided(index, axes[0][0][place])
-    return index, d, h, w
-
-
-@gpu
-def _taps_met(operands, group, element):
-    """Filter, taps and how far to the outputs, of an element of the sum in a group and phase."""
-    axes, by_FG = operands[7], operands[8]
-    group, phase_d, phase_h, phase_w = _coordinates(axes, 0, group)
-    j, f = divided(element, by_FG)
-    _, j_d, j_h, j_w = _coordinates(axes, 3, j)
-    i, d = _met(axes[0], phase_d, j_d)
-    j, h = _met(axes[1], phase_h, j_h)
-    k, w = _met(axes[2], phase_w, j_w)
-    return group * by_FG[0] + f, i, j, k, d, h, w
+# As on the CPU each phase of pixels is a product of its own.
 
 
 @gpu
 def _dy_of_pixel(operands, group, pixel, element):
-    dy, y, sizes, axes = operands[1], operands[2], operands[6], operands[7]
+    dx, dy, y, w, b, relu, sizes, axes, by_FG = operands
     _, (OD, OH, OW, F), (KD, KH, KW, _), _ = sizes
-    f, i, j, k, d, h, w = _taps_met(operands, group, element)
-    n, first_d, first_h, first_w = _coordinates(axes, 4, pixel)
-    d, h, w = first_d + d, first_h + h, first_w + w
+    f, i, j, k, d, h, v = taps_met(axes, by_FG, group, element)
+    n, first_d, first_h, first_w = coordinates(axes, PIXEL, pixel)
+    d, h, v = first_d + d, first_h + h, first_w + v
     if i >= KD or j >= KH or k >= KW:
         return ZERO
-    if d < 0 or d >= OD or h < 0 or h >= OH or w < 0 or w >= OW:
+    if d < 0 or d >= OD or h < 0 or h >= OH or v < 0 or v >= OW:
         return ZERO
-    at = (((n * OD + d) * OH + h) * OW + w) * F + f
+    at = (((n * OD + d) * OH + h) * OW + v) * F + f
     return ZERO if y.size and y[at] <= ZERO else dy[at]
 
 
 @gpu
 def _w_of_tap(operands, group, element, c):
-    w, (_, outputs, (KD, KH, KW, CG), _) = operands[3], operands[6]
-    f, i, j, k, _, _, _ = _taps_met(operands, group, element)
+    dx, dy, y, w, b, relu, sizes, axes, by_FG = operands
+    _, (_, _, _, F), (KD, KH, KW, CG), _ = sizes
+    f, i, j, k, _, _, _ = taps_met(axes, by_FG, group, element)
     if i >= KD or j >= KH or k >= KW:
         return ZERO
-    return w[(((i * KH + j) * KW + k) * CG + c) * outputs[3] + f]
+    return w[(((i * KH + j) * KW + k) * CG + c) * F + f]
 
 
 @gpu
 def _store_dx(operands, group, part, pixel, c, total):
     dx, dy, y, w, b, relu, sizes, axes, by_FG = operands
     (D, H, W, C), _, kernel, (SD, SH, SW) = sizes
-    group, phase_d, phase_h, phase_w = _coordinates(axes, 0, group)
-    n, d, h, w = _coordinates(axes, 4, pixel)
-    d, h, w = d * SD + phase_d, h * SH + phase_h, w * SW + phase_w
-    if d < D and h < H and w < W:
+    group, phase_d, phase_h, phase_w = coordinates(axes, PHASE, group)
+    n, d, h, v = coordinates(axes, PIXEL, pixel)
+    d, h, v = d * SD + phase_d, h * SH + phase_h, v * SW + phase_w
+    if d < D and h < H and v < W:
         c += group * kernel[3]
         if b.size:
             total += b[c]
-        dx[(((n * D + d) * H + h) * W + w) * C + c] = ZERO if relu and total < ZERO else total
+        dx[(((n * D + d) * H + h) * W + v) * C + c] = ZERO if relu and total < ZERO else total
 
 
 _backward_input = tiled_product(_dy_of_pixel, _w_of_tap, _store_dx, True, True)
@@ -791,9 +728,9 @@ _backward_input = tiled_product(_dy_of_pixel, _w_of_tap, _store_dx, True, True)
 def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu):
     """The input gradient, plus a bias and with a relu."""
     image, kernel, strides = dx.shape[1:], w.shape[:4], (SD, SH, SW)
-    axes = tuple(map(_axis, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW)))
+    axes = tuple(map(phases_along, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW)))
     phases = math.prod(strides)
-    pixels, taps = (math.prod(axis[0][place][0] for axis in axes) for place in (4, 3))
+    pixels, taps = (math.prod(axis[0][kind][0] for axis in axes) for kind in (PIXEL, TAP))
     FG, flat = dy.shape[4] // G, [array.reshape(-1) for array in (dx, dy, y, w, b)]
     sizes = image, dy.shape[1:], kernel, strides
     launch_product(
@@ -805,7 +742,7 @@ def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu)
 def conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     steps = SD, SH, SW, LD, LH, LW, PD, PH, PW
     if y.size == 0 and _is_product(dx, dy, w, steps, G):
-        dense_backward_input_cuda(_rows(dx), _rows(dy), _rows(w), ws)
+        dense.dense_backward_input_cuda(_rows(dx), _rows(dy), _rows(w), ws)
     else:
         gather_product(dx, dy, y, w, ws[:0], *steps, G, 0)
 
@@ -816,7 +753,7 @@ def conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G
 @gpu
 def _turned_x(operands, group, element, output):
     x, rows, geometry = operands[1], operands[5], operands[7]
-    return _seen(x, group, output, element, geometry) if element < rows else ONE
+    return seen(x, group, output, element, geometry) if element < rows else ONE
 
 
 @gpu
@@ -839,12 +776,12 @@ def conv_backward_weight_cuda(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, 
     """Below the rows of the filters comes one for the bias, as in ``dense.py``."""
     steps, F = (SD, SH, SW, LD, LH, LW, PD, PH, PW), dy.shape[4]
     if y.size == 0 and _is_product(x, dy, dw, steps, G):
-        dense_backward_weight_cuda(_rows(dw), db, _rows(x), _rows(dy), ws)
+        dense.dense_backward_weight_cuda(_rows(dw), db, _rows(x), _rows(dy), ws)
         return
     rows, outputs, size = dw.size // F, dy.size // F, dw.size + db.size
     parts = parts_of_sum(rows + 1, F // G, outputs, G)
     launch_product(
         _backward_weight, size // F, F // G, outputs, G, parts, ws, x.reshape(-1), dy.reshape(-1),
-        y.reshape(-1), F, rows, F // G, _geometry(x, dy, dw, *steps, G), size,
+        y.reshape(-1), F, rows, F // G, geometry_of(x, dy, dw, *steps, G), size,
     )  # fmt: skip
-    over(add_rows_of_parts, size, dw.reshape(-1), db, ws, parts)
+    over(dense.add_parts, size, dw.reshape(-1), db, ws, parts)
