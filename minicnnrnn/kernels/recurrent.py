@@ -617,10 +617,7 @@ def _steps(y, x, keep, N, T, turn, backwards):
     for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         n, t, p = i // (T * P), i // P % T, i % P
         s = T - 1 - t if backwards else t
-        if turn == FROM_STEPS:
-            value = x[s, n, p]
-        else:
-            value = x[n, t, p]
+        value = x[s, n, p] if turn == FROM_STEPS else x[n, t, p]
         if keep.size:
             value *= keep[n, p]
         if turn == FROM_SAMPLES:
