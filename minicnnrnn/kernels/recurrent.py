@@ -18,6 +18,8 @@ share the factors of the input: the tied weights of Gal and Ghahramani 2016, "A 
 Grounded Application of Dropout in Recurrent Neural Networks", arXiv:1512.05287, section 4.2.
 """
 
+import math
+
 import numpy as np
 
 from minicnnrnn.kernels.activation import (
@@ -376,9 +378,15 @@ def counts(mask, n, time):
 
 
 @gpu
+def activated_number(x, code):
+    """The activation of one number."""
+    return activation_of(x, code, np.float32(alpha_of(code)))
+
+
+@gpu
 def kept_on_tape(tape, s, n, g, code):
     """Activate a number on the tape, where it stays if its derivative follows from it."""
-    value = activation_of(tape[s, n, g], code, np.float32(alpha_of(code)))
+    value = activated_number(tape[s, n, g], code)
     if code in FROM_OUTPUT:
         tape[s, n, g] = value
     return value
@@ -387,9 +395,7 @@ def kept_on_tape(tape, s, n, g, code):
 @gpu
 def recalled(known, code):
     """The value of what ``kept_on_tape`` left."""
-    if code in FROM_OUTPUT:
-        return known
-    return activation_of(known, code, np.float32(alpha_of(code)))
+    return known if code in FROM_OUTPUT else activated_number(known, code)
 
 
 @gpu
@@ -556,6 +562,16 @@ def _turn(turned, u):
     U = u.shape[0]
     for i in range(cuda.grid(1), u.size, cuda.gridsize(1)):
         turned[i // U, i % U] = u[i % U, i // U]
+
+
+def parted(ws, *shapes):
+    """Arrays of these shapes, one behind the other in a workspace."""
+    start, parts = 0, []
+    for shape in shapes:
+        end = start + math.prod(shape)
+        parts.append(ws[start:end].reshape(shape))
+        start = end
+    return parts
 
 
 def see_inputs(before, x, w, b, backwards):

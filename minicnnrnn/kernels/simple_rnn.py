@@ -27,6 +27,7 @@ from minicnnrnn.kernels.recurrent import (
     kept_on_tape,
     multiply,
     pack_pair,
+    parted,
     pass_through,
     recurrent_weight,
     row_stride,
@@ -388,8 +389,8 @@ def simple_rnn_prepare_cuda(w, u, ws):
 
 def simple_rnn_forward_cuda(y, h, gates, x, w, u, b, mask, keep, activation, backwards, ws):
     (N, T, _), U = x.shape, len(u)
-    before = gates if len(gates) == T else ws[: T * N * U].reshape(T, N, U)
-    seen = ws[T * N * U : (T + 1) * N * U].reshape(N, U)
+    before, seen = parted(ws, (T, N, U), (N, U))
+    before = gates if len(gates) == T else before
     see_inputs(before, x, w, b, backwards)
     codes = int(activation), int(backwards)
     walk(_forward_steps, N, y, h, gates, before, seen, u, mask, keep, *codes)
@@ -399,9 +400,7 @@ def simple_rnn_backward_input_cuda(
     dx, dgates, dy, gates, w, u, mask, keep, activation, backwards, ws
 ):
     _, N, U = gates.shape
-    end, size = U * U, N * U
-    turned = ws[:end].reshape(U, U)
-    rows = (ws[end + i * size : end + (i + 1) * size].reshape(N, U) for i in range(2))
+    turned, *rows = parted(ws, (U, U), (N, U), (N, U))
     turn(turned, u)
     codes = int(activation), int(backwards)
     walk(_backward_steps, N, dgates, dy, gates, turned, *rows, mask, keep, *codes)
