@@ -208,6 +208,33 @@ def _constant(content: bytes, shape: tuple[int, ...], dtype: str) -> "DeviceArra
 
 
 # ---------------------------------------------------------------------------------------
+# Indices
+# ---------------------------------------------------------------------------------------
+#
+# A GPU divides integers by some seventy instructions, so that taking an index apart may cost more
+# than what is done with it. Where the divisor is known beforehand, a multiplication is enough.
+
+
+@functools.cache
+def divisor(number: int) -> tuple[int, int, int]:
+    """What ``divided`` needs of a positive number: itself, a factor, and a shift.
+
+    With ``factor = ceil(2**shift / number)`` and ``shift = 31 + ceil(log2(number))`` the quotient
+    is exact: Granlund and Montgomery 1994, "Division by Invariant Integers using
+    Multiplication", theorem 4.2.
+    """
+    shift = 31 + (number - 1).bit_length()
+    return number, -(-(1 << shift) // number), shift
+
+
+@gpu
+def divided(index, by):
+    """Quotient and remainder of an index in [0, 2**31) by a ``divisor``."""
+    quotient = (index * by[1]) >> by[2]
+    return quotient, index - quotient * by[0]
+
+
+# ---------------------------------------------------------------------------------------
 # Memory
 # ---------------------------------------------------------------------------------------
 
