@@ -247,32 +247,34 @@ def _rmsprop_constants(rates):
     return *numbers, np.float32(momentum), np.float32(epsilon)
 
 
-@always
-def _rmsprop(w, s, v, a, g, centered, constants, shrink):
-    rate, rho, rest, momentum, epsilon = constants
-    s = rho * s + rest * (g * g)
-    a = rho * a + rest * g if centered else ZERO
-    v = momentum * v + rate * g / sqrt((s - a * a) + epsilon)
-    return w - w * shrink - v, s, v, a
+@inner
+def _mean(old, new, rho, rest):
+    return rho * old + rest * new
+
+
+@inner
+def _rmsprop(g, square, average, rate, epsilon):
+    return rate * g / sqrt((square - average * average) + epsilon)
 
 
 @inner
 def _rmsprop_range(start, stop, worker, w, square, velocity, mean, g, rates, segments):
-    constants = _rmsprop_constants(rates)
+    rate, rho, rest, momentum, epsilon = _rmsprop_constants(rates)
     for s in range(segments.shape[0]):
         a, b = part(segments, s, start, stop)
         shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
         ws, squares, vs, means, gs = w[a:b], square[a:b], velocity[a:b], mean[a:b], g[a:b]
         for i in range(ws.size):
-            v = vs[i] if velocity.size else ZERO
-            average = means[i] if mean.size else ZERO
-            ws[i], squares[i], v, average = _rmsprop(
-                ws[i], squares[i], v, average, gs[i], mean.size, constants, shrink
-            )
-            if velocity.size:
-                vs[i] = v
+            average, variance = ZERO, _mean(squares[i], gs[i] * gs[i], rho, rest)
+            squares[i] = variance
             if mean.size:
+                average = _mean(means[i], gs[i], rho, rest)
                 means[i] = average
+            move = _rmsprop(gs[i], variance, average, rate, epsilon)
+            if velocity.size:
+                move = momentum * vs[i] + move
+                vs[i] = move
+            ws[i] = ws[i] - ws[i] * shrink - move
 
 
 @cpu
@@ -393,21 +395,23 @@ def sgd_update_cuda(w, velocity, g, rates, step, segments, nesterov):
 
 @gpu
 def _rmsprop_elements(w, square, velocity, mean, g, rates, segments):
-    constants, decay = _rmsprop_constants(rates), _decay(rates)
+    decay = _decay(rates)
+    rate, rho, rest, momentum, epsilon = _rmsprop_constants(rates)
     for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
         s = segment_of(segments, i)
         if s < 0:
             continue
         shrink = decay if segments[s, 2] else ZERO
-        v = velocity[i] if velocity.size else ZERO
-        average = mean[i] if mean.size else ZERO
-        w[i], square[i], v, average = _rmsprop(
-            w[i], square[i], v, average, g[i], mean.size, constants, shrink
-        )
-        if velocity.size:
-            velocity[i] = v
+        average, variance = ZERO, _mean(square[i], g[i] * g[i], rho, rest)
+        square[i] = variance
         if mean.size:
+            average = _mean(mean[i], g[i], rho, rest)
             mean[i] = average
+        move = _rmsprop(g[i], variance, average, rate, epsilon)
+        if velocity.size:
+            move = momentum * velocity[i] + move
+            velocity[i] = move
+        w[i] = w[i] - w[i] * shrink - move
 
 
 def rmsprop_update_cuda(w, square, velocity, mean, g, rates, step, segments):
