@@ -1,17 +1,17 @@
-"""Clipping: reference, CPU and torch agree."""
+"""Clipping: reference, CPU, CUDA and torch agree."""
 
 import numba
 import numpy as np
 import pytest
-from checks import assert_within, kernel, nans, normal
+from checks import DEVICES, FAST, assert_within, kernel, nans, normal
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
 from minicnnrnn.kernels.codes import GLOBAL_NORM, NORM, PARTS, VALUE
 from minicnnrnn.kernels.jit import JIT
 
-DEVICES, KINDS = ["numpy", "cpu"], [VALUE, NORM, GLOBAL_NORM]
+KINDS = [VALUE, NORM, GLOBAL_NORM]
 
 
 def segments_of(sizes):
@@ -46,18 +46,19 @@ def test_worked_example(device, kind, expected):
     np.testing.assert_allclose(clipped, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("device", FAST)
 @pytest.mark.parametrize("kind", KINDS)
-@given(st.lists(st.integers(1, 200), max_size=4), seeds, st.sampled_from([0.1, 1.0, 100.0]))
+@given(st.lists(upto(200), max_size=4), seeds, st.sampled_from([0.1, 1.0, 100.0]))
 @example([], 0, 1.0)
 @example([1], 0, 1.0)
 @example([64, 1, 65, 17], 0, 1.0)
-def test_cpu_is_near_the_float64_reference_and_leaves_the_rest_alone(kind, sizes, seed, threshold):
+def test_near_the_float64_reference_and_leaves_the_rest_alone(device, kind, sizes, seed, threshold):
     rng = np.random.default_rng(seed)
     size, segments = segments_of(sizes)
     g, outside = normal(rng, size), np.ones(size, bool)
     for start, stop, _ in segments:
         outside[start:stop] = False
-    clipped = clip("cpu", g, segments, threshold, kind)
+    clipped = clip(device, g, segments, threshold, kind)
     assert_within(clipped, clip("numpy", g.astype(np.float64), segments, threshold, kind), 2)
     np.testing.assert_array_equal(clipped[outside], g[outside])
 

@@ -1,17 +1,23 @@
-"""Constraints: reference, CPU and the objects of that name agree."""
+"""Constraints: reference, CPU, CUDA and the objects of that name agree."""
 
 import numba
 import numpy as np
 import pytest
-from checks import assert_within, integer_valued, kernel, nans, normal
+from checks import (
+    DEVICES,
+    FAST,
+    assert_within,
+    assume_affordable,
+    integer_valued,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given
-from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
 from minicnnrnn import constraints
 from minicnnrnn.kernels.jit import JIT
-
-DEVICES = ["numpy", "cpu"]
 
 
 def constrained(device, w, low, high, rate):
@@ -38,18 +44,20 @@ def test_worked_example(device):
     np.testing.assert_array_equal(nonneg(device, np.float32([-1, 0, 2, np.nan])), [0, 0, 2, np.nan])
 
 
-@given(st.integers(1, 4), st.integers(1, 30), st.integers(1, 150), seeds)
+@pytest.mark.parametrize("device", FAST)
+@given(upto(4), upto(30), upto(150), seeds)
 @example(1, 1, 1, 0)
 @example(2, 3, 64, 0)
 @example(1, 5, 129, 0)
-def test_cpu_is_near_the_float64_reference(A, R, B, seed):
+def test_near_the_float64_reference(device, A, R, B, seed):
+    assume_affordable(device, A * R * B)
     rng = np.random.default_rng(seed)
     w = normal(rng, A, R, B)
     low, rate = rng.random(2)
     reference = constrained("numpy", w.astype(np.float64), low, low + 1, rate)
-    assert_within(constrained("cpu", w, low, low + 1, rate), reference, R + 4)
+    assert_within(constrained(device, w, low, low + 1, rate), reference, R + 4)
     whole = integer_valued(rng, A * R * B)
-    np.testing.assert_array_equal(nonneg("cpu", whole), nonneg("numpy", whole))
+    np.testing.assert_array_equal(nonneg(device, whole), nonneg("numpy", whole))
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -1,19 +1,27 @@
-"""Penalties: reference and CPU agree, the gradient is that of the sum."""
+"""Penalties: reference, CPU and CUDA agree, the gradient is that of the sum."""
 
 import numba
 import numpy as np
 import pytest
-from checks import assert_within, check_gradient, integer_valued, kernel, nans, normal
+from checks import (
+    DEVICES,
+    FAST,
+    assert_within,
+    check_gradient,
+    integer_valued,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
 from minicnnrnn import regularizers
 from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.jit import JIT
 
-DEVICES = ["numpy", "cpu"]
-sizes = st.lists(st.integers(1, 200), max_size=4)
+sizes = st.lists(upto(200), max_size=4)
 
 
 def segments_of(sizes):
@@ -47,25 +55,26 @@ def test_worked_example(device):
     np.testing.assert_array_equal(g, [1 + 4.5 / 2, 1 - 12.5 / 2, 1.25, 1, 1.5])
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(sizes, seeds, st.integers(1, 9))
 @example([], 0, 1)
 @example([1], 0, 1)
 @example([64, 1, 65, 17], 0, 4)
-def test_cpu_is_the_reference(sizes, seed, parts):
+def test_equal_to_the_reference(device, sizes, seed, parts):
     rng = np.random.default_rng(seed)
     size, segments = segments_of(sizes)
     whole = integer_valued(rng, size)
     rates = rng.integers(0, 3, (len(segments), 2)) / 2
-    assert value("cpu", whole, segments, rates) == value("numpy", whole, segments, rates)
+    assert value(device, whole, segments, rates) == value("numpy", whole, segments, rates)
     w, g, rates = normal(rng, size), normal(rng, size), rng.random((len(segments), 2))
     expected = value("numpy", w, segments, rates, parts)
     np.testing.assert_allclose(
-        value("cpu", w, segments, rates, parts), expected, rtol=1e-10, atol=1e-12
+        value(device, w, segments, rates, parts), expected, rtol=1e-10, atol=1e-12
     )
     reference = gradient(
         "numpy", g.astype(np.float64), w.astype(np.float64), segments, rates, parts
     )
-    assert_within(gradient("cpu", g, w, segments, rates, parts), reference, 4)
+    assert_within(gradient(device, g, w, segments, rates, parts), reference, 4)
 
 
 @given(sizes, seeds)
@@ -83,12 +92,13 @@ def test_gradient_is_that_of_the_sum(sizes, seed):
     )
 
 
-def test_nan_stays():
+@pytest.mark.parametrize("device", FAST)
+def test_nan_stays(device):
     w = np.ones(300, np.float32)
     w[7] = np.nan
     segments, rates = np.array([[0, 300]]), np.array([[1.0, 0.0]])
-    assert np.isnan(value("cpu", w, segments, rates))
-    g = gradient("cpu", np.zeros(300, np.float32), w, segments, rates)
+    assert np.isnan(value(device, w, segments, rates))
+    g = gradient(device, np.zeros(300, np.float32), w, segments, rates)
     assert np.flatnonzero(np.isnan(g)).tolist() == [7]
 
 

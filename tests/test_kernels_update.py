@@ -1,16 +1,15 @@
-"""Updates: reference, CPU and other people's optimizers agree."""
+"""Updates: reference, CPU, CUDA and other people's optimizers agree."""
 
 import numba
 import numpy as np
 import pytest
-from checks import kernel, normal
+from checks import DEVICES, FAST, kernel, normal
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
 from minicnnrnn.kernels.jit import JIT
 
-DEVICES = ["numpy", "cpu"]
 # Optimizer, which of its slots exist, its own rates, its integers.
 CASES = {
     "sgd": ("sgd", (0,), (0.0,), (0,)),
@@ -24,7 +23,7 @@ CASES = {
     "adam": ("adam", (1, 1, 0), (0.9, 0.999, 1e-7), ()),
     "amsgrad": ("adam", (1, 1, 1), (0.9, 0.9, 1e-7), ()),
 }
-layouts = st.lists(st.tuples(st.integers(1, 200), st.booleans(), st.booleans()), max_size=4)
+layouts = st.lists(st.tuples(upto(200), st.booleans(), st.booleans()), max_size=4)
 
 
 def segments_of(layout):
@@ -84,17 +83,18 @@ def test_weight_decay_shrinks_only_what_decays(device):
     np.testing.assert_array_equal(w[64:], 1)
 
 
+@pytest.mark.parametrize("device", FAST)
 @pytest.mark.parametrize("case", CASES)
 @given(layouts, seeds, st.integers(1, 3))
 @example([], 0, 1)
 @example([(1, True, False), (64, False, True), (65, True, True)], 0, 2)
-def test_cpu_is_near_the_float64_reference_and_leaves_the_rest_alone(case, layout, seed, steps):
+def test_near_the_float64_reference_and_leaves_the_rest_alone(device, case, layout, seed, steps):
     rng = np.random.default_rng(seed)
     size, segments = segments_of(layout)
     start, trained = normal(rng, size), np.zeros(size, bool)
     for first, last, _ in segments:
         trained[first:last] = True
-    ours = Optimizer(case, "cpu", start, decay=0.01)
+    ours = Optimizer(case, device, start, decay=0.01)
     reference = Optimizer(case, "numpy", start.astype(np.float64), decay=0.01)
     for _ in range(steps):
         g = normal(rng, size)
@@ -109,9 +109,10 @@ def test_cpu_is_near_the_float64_reference_and_leaves_the_rest_alone(case, layou
     assert ours.moves == reference.moves == steps
 
 
+@pytest.mark.parametrize("device", FAST)
 @pytest.mark.parametrize("case", CASES)
-def test_nan_stays(case):
-    optimizer = Optimizer(case, "cpu", np.zeros(70, np.float32))
+def test_nan_stays(device, case):
+    optimizer = Optimizer(case, device, np.zeros(70, np.float32))
     g = np.zeros(70, np.float32)
     g[3] = g[69] = np.nan
     for _ in range(2):

@@ -3,8 +3,11 @@
 import numpy as np
 
 from minicnnrnn.kernels.codes import NORM, PARTS, VALUE
+from minicnnrnn.kernels.elementary import sqrt
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
-from minicnnrnn.kernels.update import BLOCK, GRAIN, blocks, part
+from minicnnrnn.kernels.reduce import block_sum_wide
+from minicnnrnn.kernels.update import BLOCK, GRAIN, blocks, part, segment_of
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -25,7 +28,7 @@ def clip_gradient_numpy(g, sums, segments, threshold, kind):
     sums : float64 (PARTS, S), overwritten
         Scratch for partial sums of squares.
     segments : int64 (S, 3)
-        Rows of (start, stop, ...): one weight each.
+        Rows of (start, stop, ...), in ascending order: one weight each.
     threshold : float64 (1,)
         c, positive.
     kind : int
@@ -73,8 +76,14 @@ def _square_pieces(start, stop, worker, sums, g, segments):
 
 @inner
 def _scale(squares, c):
-    norm = np.sqrt(squares)
+    norm = sqrt(squares)
     return c / (c if norm < c else norm)  # a NaN stays
+
+
+@inner
+def _between(x, low, high):
+    x = low if x < low else x
+    return high if x > high else x
 
 
 @inner
@@ -85,9 +94,7 @@ def _clip_range(start, stop, worker, g, sums, segments, c, kind):
         gs = g[a:b]  # a view, so that the loop vectorises
         if kind == VALUE:
             for i in range(gs.size):
-                x = gs[i]
-                x = low if x < low else x
-                gs[i] = high if x > high else x
+                gs[i] = _between(gs[i], low, high)
         else:
             scale = np.float32(sums[0, s])
             for i in range(gs.size):
@@ -111,3 +118,54 @@ def clip_gradient_cpu(g, sums, segments, threshold, kind):
             else:
                 sums[0, s] = _scale(everything, c) + (everything - everything)  # or NaN
     split(_clip_range, blocks(g.size), GRAIN, (g, sums, segments, c, kind))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every piece of every segment adds its squares; one block makes factors of the sums;
+# then comes a thread for every element.
+
+
+@gpu
+def _square_piece(sums, g, segments):
+    piece, s, square = cuda.blockIdx.x, cuda.blockIdx.y, np.float64(0)
+    first, size = segments[s, 0], segments[s, 1] - segments[s, 0]
+    begin, end = first + size * piece // PARTS, first + size * (piece + 1) // PARTS
+    for i in range(begin + cuda.threadIdx.x, end, THREADS):
+        square += np.float64(g[i]) * np.float64(g[i])
+    square = block_sum_wide(square)
+    if cuda.threadIdx.x == 0:
+        sums[piece, s] = square
+
+
+@gpu
+def _scales(sums, threshold, kind):
+    count, c, everything = sums.shape[1], threshold[0], np.float64(0)
+    for s in range(cuda.threadIdx.x, count, THREADS):
+        for piece in range(1, PARTS):
+            sums[0, s] += sums[piece, s]
+        everything += sums[0, s]
+    everything = block_sum_wide(everything)
+    for s in range(cuda.threadIdx.x, count, THREADS):
+        if kind == NORM:
+            sums[0, s] = _scale(sums[0, s], c)
+        else:
+            sums[0, s] = _scale(everything, c) + (everything - everything)  # or NaN
+
+
+@gpu
+def _clip_elements(g, sums, segments, threshold, kind):
+    low, high = np.float32(-threshold[0]), np.float32(threshold[0])
+    for i in range(cuda.grid(1), g.size, cuda.gridsize(1)):
+        s = segment_of(segments, i)
+        if s >= 0:
+            g[i] = _between(g[i], low, high) if kind == VALUE else g[i] * np.float32(sums[0, s])
+
+
+def clip_gradient_cuda(g, sums, segments, threshold, kind):
+    if kind != VALUE and sums.size:
+        launch(_square_piece, (PARTS, len(segments)), THREADS, sums, g, segments)
+        launch(_scales, 1, THREADS, sums, threshold, kind)
+    over(_clip_elements, g.size, g, sums, segments, threshold, kind)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from minicnnrnn.kernels.elementary import ZERO, sqrt
+from minicnnrnn.kernels.gpu import SIMULATED, THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import cpu, inner, split
 from minicnnrnn.kernels.update import BLOCK, GRAIN, blocks
 
@@ -61,27 +63,34 @@ def nonneg_constraint_numpy(w):
 # rows r in order, twice: the inner loops run along memory.
 
 
+SMALL = np.float32(EPSILON)
+
+
+@inner
+def _factor(squares, low, high, rate, rest):
+    n = sqrt(squares)
+    inside = low if n < low else n  # a NaN stays
+    inside = high if inside > high else inside
+    return (rate * inside + rest * n) / (SMALL + n)
+
+
 @inner
 def _constrain_blocks(start, stop, worker, w, norms, rates):
     A, R, B = w.shape
     low, high = np.float32(rates[0]), np.float32(rates[1])
     rate, rest = np.float32(rates[2]), np.float32(1 - rates[2])
-    zero, epsilon = np.float32(0), np.float32(EPSILON)
     columns = blocks(B)
     for item in range(start, stop):
         a, first = item // columns, item % columns * BLOCK
         ns = norms[a, first : first + BLOCK]
         for b in range(ns.size):
-            ns[b] = zero
+            ns[b] = ZERO
         for r in range(R):
             ws = w[a, r, first : first + BLOCK]
             for b in range(ns.size):
                 ns[b] += ws[b] * ws[b]
         for b in range(ns.size):
-            n = np.sqrt(ns[b])
-            inside = low if n < low else n  # a NaN stays
-            inside = high if inside > high else inside
-            ns[b] = (rate * inside + rest * n) / (epsilon + n)
+            ns[b] = _factor(ns[b], low, high, rate, rest)
         for r in range(R):
             ws = w[a, r, first : first + BLOCK]
             for b in range(ns.size):
@@ -96,12 +105,62 @@ def norm_constraint_cpu(w, norms, rates):
 
 @inner
 def _cut_negative(start, stop, worker, w):
-    zero = np.float32(0)
     ws = w[start * BLOCK : min(w.size, stop * BLOCK)]
     for i in range(ws.size):
-        ws[i] = zero if ws[i] < zero else ws[i]  # a NaN stays
+        ws[i] = ZERO if ws[i] < ZERO else ws[i]  # a NaN stays
 
 
 @cpu
 def nonneg_constraint_cpu(w):
     split(_cut_negative, blocks(w.size), GRAIN, (w,))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for some neighbouring columns b: that many threads go along a row together, the others
+# through other rows at the same time. With one column all threads follow it.
+
+WIDEST = 2 if SIMULATED else 32  # columns of a block, a power of two
+
+
+@gpu
+def _constrain_columns(w, norms, rates, width):
+    sums = cuda.shared.array(THREADS, np.float32)
+    A, R, B = w.shape
+    low, high = np.float32(rates[0]), np.float32(rates[1])
+    rate, rest = np.float32(rates[2]), np.float32(1 - rates[2])
+    t, groups = cuda.threadIdx.x, (B + width - 1) // width
+    a, b = cuda.blockIdx.x // groups, cuda.blockIdx.x % groups * width + t % width
+    first, step = t // width, THREADS // width
+    total = ZERO
+    for r in range(first, R if b < B else 0, step):
+        total += w[a, r, b] * w[a, r, b]
+    sums[t] = total
+    cuda.syncthreads()
+    half = THREADS // 2
+    while half >= width:
+        if t < half:
+            sums[t] += sums[t + half]
+        cuda.syncthreads()
+        half //= 2
+    factor = _factor(sums[t % width], low, high, rate, rest)
+    for r in range(first, R if b < B else 0, step):
+        w[a, r, b] *= factor
+
+
+def norm_constraint_cuda(w, norms, rates):
+    A, _, B = w.shape
+    width = WIDEST if B > WIDEST // 2 else 1 << (B - 1).bit_length()
+    launch(_constrain_columns, A * -(-B // width), THREADS, w, norms, rates, width)
+
+
+@gpu
+def _cut_negative_elements(w):
+    for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        w[i] = ZERO if w[i] < ZERO else w[i]
+
+
+def nonneg_constraint_cuda(w):
+    over(_cut_negative_elements, w.size, w)

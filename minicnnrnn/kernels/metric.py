@@ -6,7 +6,9 @@ a loss.
 
 import numpy as np
 
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
+from minicnnrnn.kernels.reduce import block_sum, block_sum_wide
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -147,13 +149,18 @@ def _among_top(row, label, k):
     return ONE if larger < k else ZERO
 
 
+@inner
+def _is_right(y, t, threshold):
+    side = ONE if y > threshold else ZERO
+    return ONE if side == t else ZERO
+
+
 @cpu(fastmath=REASSOCIATE)
 def _binary_rows(start, stop, worker, values, y, t, threshold):
     for r in range(start, stop):
         row, target, total = y[r], t[r], ZERO
         for c in range(row.size):
-            side = ONE if row[c] > threshold else ZERO
-            total += ONE if side == target[c] else ZERO
+            total += _is_right(row[c], target[c], threshold)
         values[r] = total / np.float32(row.size)
 
 
@@ -232,3 +239,150 @@ def variance_sums_cpu(totals, y, t, weights):
             totals[2 * C + c] += weight * target * target
             totals[3 * C + c] += weight * error * error
         totals[4 * C] += 1 if weights[r] != 0 else 0
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every row. The sums over rows are of one block, or of one for every column.
+
+
+@gpu
+def _binary_row(values, y, t, threshold):
+    r, total = cuda.blockIdx.x, ZERO
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        total += _is_right(y[r, c], t[r, c], np.float32(threshold))
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
+        values[r] = total / np.float32(y.shape[1])
+
+
+def binary_accuracy_cuda(values, y, t, threshold):
+    launch(_binary_row, len(y), THREADS, values, y, t, float(threshold))
+
+
+@gpu
+def _is_ahead(x, c, other, o):
+    if x == other or (x != x and other != other):
+        return c < o
+    return x > other or x != x
+
+
+@gpu
+def _row_argmax(x, r):
+    """The column of the largest element of a row; all threads of the block get it."""
+    numbers = cuda.shared.array(THREADS, np.float32)
+    columns = cuda.shared.array(THREADS, np.int64)
+    t, largest, best = cuda.threadIdx.x, LOWEST, x.shape[1]
+    for c in range(t, x.shape[1], THREADS):
+        if _is_ahead(x[r, c], c, largest, best):
+            largest, best = x[r, c], c
+    cuda.syncthreads()  # somebody may still read the last result
+    numbers[t], columns[t] = largest, best
+    cuda.syncthreads()
+    half = THREADS // 2
+    while half > 0:
+        o = t + half
+        if t < half and _is_ahead(numbers[o], columns[o], numbers[t], columns[t]):
+            numbers[t], columns[t] = numbers[o], columns[o]
+        cuda.syncthreads()
+        half //= 2
+    return columns[0]
+
+
+@gpu
+def _categorical_row(values, y, t):
+    r = cuda.blockIdx.x
+    answer, truth = _row_argmax(y, r), _row_argmax(t, r)
+    if cuda.threadIdx.x == 0:
+        values[r] = ONE if answer == truth else ZERO
+
+
+def categorical_accuracy_cuda(values, y, t):
+    launch(_categorical_row, len(y), THREADS, values, y, t)
+
+
+@gpu
+def _sparse_categorical_row(values, y, t):
+    r = cuda.blockIdx.x
+    answer = _row_argmax(y, r)
+    if cuda.threadIdx.x == 0:
+        values[r] = ONE if answer == t[r] else ZERO
+
+
+def sparse_categorical_accuracy_cuda(values, y, t):
+    launch(_sparse_categorical_row, len(y), THREADS, values, y, t)
+
+
+@gpu
+def _measure_top(values, y, r, label, k):
+    known, larger = label >= 0 and label < y.shape[1], ZERO
+    score = y[r, label] if known else ZERO
+    score = score if score == score else LOWEST
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        larger += ONE if y[r, c] > score else ZERO
+    larger = block_sum(larger)
+    if cuda.threadIdx.x == 0:
+        values[r] = ONE if known and larger < np.float32(k) else ZERO
+
+
+@gpu
+def _sparse_top_row(values, y, t, k):
+    _measure_top(values, y, cuda.blockIdx.x, t[cuda.blockIdx.x], k)
+
+
+def sparse_top_k_cuda(values, y, t, k):
+    launch(_sparse_top_row, len(y), THREADS, values, y, t, k)
+
+
+@gpu
+def _top_row(values, y, t, k):
+    _measure_top(values, y, cuda.blockIdx.x, _row_argmax(t, cuda.blockIdx.x), k)
+
+
+def top_k_cuda(values, y, t, k):
+    launch(_top_row, len(y), THREADS, values, y, t, k)
+
+
+@gpu
+def _weighted_sum(totals, values, weights):
+    total, weight = np.float64(0), np.float64(0)
+    for r in range(cuda.threadIdx.x, values.size, THREADS):
+        total += np.float64(values[r]) * np.float64(weights[r])
+        weight += np.float64(weights[r])
+    total, weight = block_sum_wide(total), block_sum_wide(weight)
+    if cuda.threadIdx.x == 0:
+        totals[0] += total
+        totals[1] += weight
+
+
+def weighted_sum_cuda(totals, values, weights):
+    launch(_weighted_sum, 1, THREADS, totals, values, weights)
+
+
+@gpu
+def _variance_sums(totals, y, t, weights):
+    c, C = cuda.blockIdx.x, y.shape[1]
+    mass = first = second = missed = rows = np.float64(0)
+    for r in range(cuda.threadIdx.x, y.shape[0], THREADS):
+        weight, target = np.float64(weights[r]), np.float64(t[r, c])
+        error = target - np.float64(y[r, c])
+        mass += weight
+        first += weight * target
+        second += weight * target * target
+        missed += weight * error * error
+        rows += 1 if weights[r] != ZERO else 0
+    mass, first, second = block_sum_wide(mass), block_sum_wide(first), block_sum_wide(second)
+    missed, rows = block_sum_wide(missed), block_sum_wide(rows)
+    if cuda.threadIdx.x == 0:
+        totals[c] += mass
+        totals[C + c] += first
+        totals[2 * C + c] += second
+        totals[3 * C + c] += missed
+        if c == 0:
+            totals[4 * C] += rows
+
+
+def variance_sums_cuda(totals, y, t, weights):
+    launch(_variance_sums, y.shape[1], THREADS, totals, y, t, weights)

@@ -3,8 +3,11 @@
 import numpy as np
 
 from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.kernels.elementary import ZERO
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
-from minicnnrnn.kernels.update import BLOCK, GRAIN, blocks, part
+from minicnnrnn.kernels.reduce import block_sum_wide
+from minicnnrnn.kernels.update import BLOCK, GRAIN, blocks, part, segment_of
 
 L1, L2 = 0, 1  # columns of `rates`
 
@@ -31,7 +34,7 @@ def penalty_forward_numpy(total, sums, w, segments, rates, parts):
     w : (P,)
         All parameters, or an output as a vector.
     segments : int64 (S, 2)
-        Rows of (start, stop).
+        Rows of (start, stop), in ascending order.
     rates : float64 (S, 2)
         Rows of (:math:`\\lambda_1`, :math:`\\lambda_2`).
     parts : int
@@ -104,18 +107,75 @@ def penalty_forward_cpu(total, sums, w, segments, rates, parts):
 
 
 @inner
+def _gradient(x, l1, l2):
+    return (-l1 if x < ZERO else l1) + l2 * x
+
+
+@inner
 def _add_gradients(start, stop, worker, g, w, segments, rates, parts):
-    zero = np.float32(0)
     for s in range(segments.shape[0]):
         l1 = np.float32(rates[s, L1] / parts)
         l2 = np.float32(2 * rates[s, L2] / parts)
         a, b = part(segments, s, start, stop)
         gs, ws = g[a:b], w[a:b]  # views, so that the loop vectorises
         for i in range(gs.size):
-            x = ws[i]
-            gs[i] += (-l1 if x < zero else l1) + l2 * x
+            gs[i] += _gradient(ws[i], l1, l2)
 
 
 @cpu
 def penalty_backward_cpu(g, w, segments, rates, parts):
     split(_add_gradients, blocks(g.size), GRAIN, (g, w, segments, rates, parts))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every piece of every segment, one to add what they found; for the gradient a thread
+# for every element.
+
+
+@gpu
+def _sum_piece(sums, w, segments, rates):
+    piece, s = cuda.blockIdx.x, cuda.blockIdx.y
+    first, size = segments[s, 0], segments[s, 1] - segments[s, 0]
+    begin, end = first + size * piece // PARTS, first + size * (piece + 1) // PARTS
+    absolute, square = np.float64(0), np.float64(0)
+    for i in range(begin + cuda.threadIdx.x, end, THREADS):
+        v = np.float64(w[i])
+        absolute += abs(v)
+        square += v * v
+    penalty = block_sum_wide(rates[s, L1] * absolute + rates[s, L2] * square)
+    if cuda.threadIdx.x == 0:
+        sums[piece, s] = penalty
+
+
+@gpu
+def _add_pieces(total, sums, parts):
+    penalty = np.float64(0)
+    for s in range(cuda.threadIdx.x, sums.shape[1], THREADS):
+        for piece in range(PARTS):
+            penalty += sums[piece, s]
+    penalty = block_sum_wide(penalty)
+    if cuda.threadIdx.x == 0:
+        total[0] += penalty / parts
+
+
+def penalty_forward_cuda(total, sums, w, segments, rates, parts):
+    if sums.size:
+        launch(_sum_piece, (PARTS, len(segments)), THREADS, sums, w, segments, rates)
+        launch(_add_pieces, 1, THREADS, total, sums, parts)
+
+
+@gpu
+def _gradient_elements(g, w, segments, rates, parts):
+    for i in range(cuda.grid(1), g.size, cuda.gridsize(1)):
+        s = segment_of(segments, i)
+        if s >= 0:
+            l1 = np.float32(rates[s, L1]) / np.float32(parts)
+            l2 = np.float32(2 * rates[s, L2]) / np.float32(parts)
+            g[i] += _gradient(w[i], l1, l2)
+
+
+def penalty_backward_cuda(g, w, segments, rates, parts):
+    over(_gradient_elements, g.size, g, w, segments, rates, parts)

@@ -7,6 +7,8 @@ parameters and padding, keeps its value and its slots.
 
 import numpy as np
 
+from minicnnrnn.kernels.elementary import always, elementary, sqrt
+from minicnnrnn.kernels.gpu import cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import cpu, inner, split
 
 # Entries of `rates`: the first two for every optimizer, the others for the one they name.
@@ -49,8 +51,9 @@ def sgd_update_numpy(w, velocity, g, rates, step, segments, nesterov):
     step : int64 (1,), updated in place
         Number of updates made; the launcher counts itself before anything else.
     segments : int64 (S, 3)
-        Rows of (start, stop, decays): the elements from `start` up to `stop` are trained, and
-        their weights decay where `decays` is 1. Nothing else of `w` or the slots is touched.
+        Rows of (start, stop, decays), in ascending order: the elements from `start` up to `stop`
+        are trained, and their weights decay where `decays` is 1. Nothing else of `w` or the
+        slots is touched.
     nesterov : int
         1 for Nesterov's momentum, which looks ahead by one step.
 
@@ -188,8 +191,9 @@ def adam_update_numpy(w, m, v, v_max, g, rates, step, segments):
 #
 # Elements are independent: the vector is cut among threads in blocks, and each thread visits
 # the part of every segment that lies in its range. All slots are touched in one loop, since
-# memory is what limits it.
+# memory is what limits it. A slot that is absent holds zeros.
 
+ZERO = np.float32(0)
 BLOCK = 64  # elements, a multiple of the cache line so that no two threads write to one
 GRAIN = 512  # blocks that make it worth waking a second thread
 
@@ -207,6 +211,13 @@ def part(segments, s, start, stop):
     return first, max(first, min(segments[s, 1], stop * BLOCK))
 
 
+@always
+def _sgd(w, v, g, rate, momentum, shrink, nesterov):
+    move = -rate * g
+    v = momentum * v + move
+    return w - w * shrink + (momentum * v + move if nesterov else v), v
+
+
 @inner
 def _sgd_range(start, stop, worker, w, velocity, g, rates, segments, nesterov):
     rate, momentum = np.float32(rates[LEARNING_RATE]), np.float32(rates[SGD_MOMENTUM])
@@ -215,12 +226,10 @@ def _sgd_range(start, stop, worker, w, velocity, g, rates, segments, nesterov):
         shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
         ws, vs, gs = w[a:b], velocity[a:b], g[a:b]  # views, so that the loop vectorises
         for i in range(ws.size):
-            move = -rate * gs[i]
+            v = vs[i] if velocity.size else ZERO
+            ws[i], v = _sgd(ws[i], v, gs[i], rate, momentum, shrink, nesterov)
             if velocity.size:
-                v = momentum * vs[i] + move
                 vs[i] = v
-                move = momentum * v + move if nesterov else v
-            ws[i] = ws[i] - ws[i] * shrink + move
 
 
 @cpu
@@ -231,22 +240,37 @@ def sgd_update_cpu(w, velocity, g, rates, step, segments, nesterov):
 
 
 @inner
+def _rmsprop_constants(rates):
+    rate, rho = rates[LEARNING_RATE], rates[RMSPROP_RHO]
+    momentum, epsilon = rates[RMSPROP_MOMENTUM], rates[RMSPROP_EPSILON]
+    numbers = np.float32(rate), np.float32(rho), np.float32(1 - rho)
+    return *numbers, np.float32(momentum), np.float32(epsilon)
+
+
+@inner
+def _mean(old, new, rho, rest):
+    return rho * old + rest * new
+
+
+@inner
+def _rmsprop(g, square, average, rate, epsilon):
+    return rate * g / sqrt((square - average * average) + epsilon)
+
+
+@inner
 def _rmsprop_range(start, stop, worker, w, square, velocity, mean, g, rates, segments):
-    rate, momentum = np.float32(rates[LEARNING_RATE]), np.float32(rates[RMSPROP_MOMENTUM])
-    rho, epsilon = np.float32(rates[RMSPROP_RHO]), np.float32(rates[RMSPROP_EPSILON])
-    rest = np.float32(1 - rates[RMSPROP_RHO])
+    rate, rho, rest, momentum, epsilon = _rmsprop_constants(rates)
     for s in range(segments.shape[0]):
         a, b = part(segments, s, start, stop)
         shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
         ws, squares, vs, means, gs = w[a:b], square[a:b], velocity[a:b], mean[a:b], g[a:b]
         for i in range(ws.size):
-            variance = rho * squares[i] + rest * (gs[i] * gs[i])
+            average, variance = ZERO, _mean(squares[i], gs[i] * gs[i], rho, rest)
             squares[i] = variance
             if mean.size:
-                average = rho * means[i] + rest * gs[i]
+                average = _mean(means[i], gs[i], rho, rest)
                 means[i] = average
-                variance = variance - average * average
-            move = rate * gs[i] / np.sqrt(variance + epsilon)
+            move = _rmsprop(gs[i], variance, average, rate, epsilon)
             if velocity.size:
                 move = momentum * vs[i] + move
                 vs[i] = move
@@ -260,6 +284,12 @@ def rmsprop_update_cpu(w, square, velocity, mean, g, rates, step, segments):
     split(_rmsprop_range, blocks(w.size), GRAIN, arguments)
 
 
+@always
+def _adagrad(w, s, g, rate, epsilon, shrink):
+    s = s + g * g
+    return w - w * shrink - rate * g / sqrt(s + epsilon), s
+
+
 @inner
 def _adagrad_range(start, stop, worker, w, square, g, rates, segments):
     rate, epsilon = np.float32(rates[LEARNING_RATE]), np.float32(rates[ADAGRAD_EPSILON])
@@ -268,15 +298,21 @@ def _adagrad_range(start, stop, worker, w, square, g, rates, segments):
         shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
         ws, squares, gs = w[a:b], square[a:b], g[a:b]
         for i in range(ws.size):
-            total = squares[i] + gs[i] * gs[i]
-            squares[i] = total
-            ws[i] = ws[i] - ws[i] * shrink - rate * gs[i] / np.sqrt(total + epsilon)
+            ws[i], squares[i] = _adagrad(ws[i], squares[i], gs[i], rate, epsilon, shrink)
 
 
 @cpu
 def adagrad_update_cpu(w, square, g, rates, step, segments):
     step[0] += 1
     split(_adagrad_range, blocks(w.size), GRAIN, (w, square, g, rates, segments))
+
+
+@always
+def _adam(w, m, v, highest, g, rate, epsilon, rest_1, rest_2, shrink):
+    m = m + (g - m) * rest_1
+    v = v + (g * g - v) * rest_2
+    highest = highest if highest > v else v  # a NaN in v stays
+    return w - w * shrink - rate * m / (sqrt(highest) + epsilon), m, v, highest
 
 
 @inner
@@ -288,15 +324,12 @@ def _adam_range(start, stop, worker, w, m, v, v_max, g, rates, segments, correct
         shrink = np.float32(rates[WEIGHT_DECAY] * rates[LEARNING_RATE] * segments[s, 2])
         ws, ms, vs, largest, gs = w[a:b], m[a:b], v[a:b], v_max[a:b], g[a:b]
         for i in range(ws.size):
-            first = ms[i] + (gs[i] - ms[i]) * rest_1
-            second = vs[i] + (gs[i] * gs[i] - vs[i]) * rest_2
-            ms[i] = first
-            vs[i] = second
+            highest = largest[i] if v_max.size else ZERO
+            ws[i], ms[i], vs[i], highest = _adam(
+                ws[i], ms[i], vs[i], highest, gs[i], rate, epsilon, rest_1, rest_2, shrink
+            )
             if v_max.size:
-                before = largest[i]
-                second = before if before > second else second  # a NaN in `second` stays
-                largest[i] = second
-            ws[i] = ws[i] - ws[i] * shrink - rate * first / (np.sqrt(second) + epsilon)
+                largest[i] = highest
 
 
 @cpu
@@ -307,3 +340,126 @@ def adam_update_cpu(w, m, v, v_max, g, rates, step, segments):
     corrected /= 1 - rates[ADAM_BETA_1] ** t
     arguments = (w, m, v, v_max, g, rates, segments, corrected)
     split(_adam_range, blocks(w.size), GRAIN, arguments)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element, which looks up the segment that it lies in. Rates and the number of
+# the step are read by the kernels alone; the step is counted when no thread reads it any more.
+
+
+@gpu
+def segment_of(segments, i):
+    """The number of the segment that element `i` lies in, or -1 for none."""
+    low, high = 0, segments.shape[0]
+    while low < high:
+        middle = (low + high) // 2
+        if segments[middle, 1] <= i:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < segments.shape[0] and segments[low, 0] <= i else -1
+
+
+@gpu
+def _decay(rates):
+    return np.float32(rates[WEIGHT_DECAY]) * np.float32(rates[LEARNING_RATE])
+
+
+@gpu
+def _count(step):
+    step[0] += 1
+
+
+@gpu
+def _sgd_elements(w, velocity, g, rates, segments, nesterov):
+    rate, momentum = np.float32(rates[LEARNING_RATE]), np.float32(rates[SGD_MOMENTUM])
+    decay = _decay(rates)
+    for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        s = segment_of(segments, i)
+        if s < 0:
+            continue
+        shrink = decay if segments[s, 2] else ZERO
+        v = velocity[i] if velocity.size else ZERO
+        w[i], v = _sgd(w[i], v, g[i], rate, momentum, shrink, nesterov)
+        if velocity.size:
+            velocity[i] = v
+
+
+def sgd_update_cuda(w, velocity, g, rates, step, segments, nesterov):
+    over(_sgd_elements, w.size, w, velocity, g, rates, segments, nesterov)
+    launch(_count, 1, 1, step)
+
+
+@gpu
+def _rmsprop_elements(w, square, velocity, mean, g, rates, segments):
+    decay = _decay(rates)
+    rate, rho, rest, momentum, epsilon = _rmsprop_constants(rates)
+    for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        s = segment_of(segments, i)
+        if s < 0:
+            continue
+        shrink = decay if segments[s, 2] else ZERO
+        average, variance = ZERO, _mean(square[i], g[i] * g[i], rho, rest)
+        square[i] = variance
+        if mean.size:
+            average = _mean(mean[i], g[i], rho, rest)
+            mean[i] = average
+        move = _rmsprop(g[i], variance, average, rate, epsilon)
+        if velocity.size:
+            move = momentum * velocity[i] + move
+            velocity[i] = move
+        w[i] = w[i] - w[i] * shrink - move
+
+
+def rmsprop_update_cuda(w, square, velocity, mean, g, rates, step, segments):
+    over(_rmsprop_elements, w.size, w, square, velocity, mean, g, rates, segments)
+    launch(_count, 1, 1, step)
+
+
+@gpu
+def _adagrad_elements(w, square, g, rates, segments):
+    rate, epsilon = np.float32(rates[LEARNING_RATE]), np.float32(rates[ADAGRAD_EPSILON])
+    decay = _decay(rates)
+    for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        s = segment_of(segments, i)
+        if s >= 0:
+            shrink = decay if segments[s, 2] else ZERO
+            w[i], square[i] = _adagrad(w[i], square[i], g[i], rate, epsilon, shrink)
+
+
+def adagrad_update_cuda(w, square, g, rates, step, segments):
+    over(_adagrad_elements, w.size, w, square, g, rates, segments)
+    launch(_count, 1, 1, step)
+
+
+@gpu
+def _missing(rest, t):
+    """1 - beta^t for a beta that is 1 - `rest`: exact in single precision, too."""
+    return -np.float32(elementary.expm1(t * np.float32(elementary.log1p(-rest))))
+
+
+@gpu
+def _adam_elements(w, m, v, v_max, g, rates, step, segments):
+    rate, epsilon = np.float32(rates[LEARNING_RATE]), np.float32(rates[ADAM_EPSILON])
+    rest_1, rest_2 = np.float32(1 - rates[ADAM_BETA_1]), np.float32(1 - rates[ADAM_BETA_2])
+    t, decay = np.float32(step[0] + 1), _decay(rates)
+    rate *= sqrt(_missing(rest_2, t)) / _missing(rest_1, t)
+    for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        s = segment_of(segments, i)
+        if s < 0:
+            continue
+        shrink = decay if segments[s, 2] else ZERO
+        highest = v_max[i] if v_max.size else ZERO
+        w[i], m[i], v[i], highest = _adam(
+            w[i], m[i], v[i], highest, g[i], rate, epsilon, rest_1, rest_2, shrink
+        )
+        if v_max.size:
+            v_max[i] = highest
+
+
+def adam_update_cuda(w, m, v, v_max, g, rates, step, segments):
+    over(_adam_elements, w.size, w, m, v, v_max, g, rates, step, segments)
+    launch(_count, 1, 1, step)
