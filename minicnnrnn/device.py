@@ -156,6 +156,7 @@ ROOMS = {
     "penalty": (
         "penalty_forward",
         "penalty_backward",
+        "penalty_total",
     ),
     "pool": (
         "max_pool_forward",

@@ -279,7 +279,7 @@ class Evaluation(Saved, Chain):
         values = self.buffer("values", len(reported))
         self.loss.value(kernels, values, rows if self.loss.by_row else y, t)
         kernels.weighted_sum(self._totals[0], values, reported)
-        self._totals[0][0] += len(x) * self.context.penalty[0]
+        kernels.penalty_total(self._totals[0], self.context.penalty, len(x))
         values = self.buffer("values", len(rows))
         for i, (metric, by_sample) in enumerate(self._resolved, 1):
             target, weights = self._targets_for(metric), weighted if by_sample else plain
