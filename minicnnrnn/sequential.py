@@ -23,7 +23,8 @@ class Sequential(Training):
     layers : list of Layer, optional
     name : str, optional
     device : str, optional
-        "cpu" or "numpy"; left out, what ``set_device`` or ``MINICNNRNN_DEVICE`` say, else "cpu".
+        "cpu", "cuda" or "numpy"; left out, what ``set_device`` or ``MINICNNRNN_DEVICE`` say, else
+        "cpu".
     seed : int, optional
         Fixes initial weights, shuffling and dropout. Left out they are random, unless
         ``set_random_seed`` was called.
