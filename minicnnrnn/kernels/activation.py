@@ -56,6 +56,7 @@ from minicnnrnn.kernels.elementary import (
     softplus,
     tanh,
 )
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import cpu, inner, once, split
 from minicnnrnn.kernels.panel import address, floats
 
@@ -300,9 +301,8 @@ def _mish_factor(x):
 # a check that shared memory would fail.
 
 
-@once(4)
-def activation_span(address, count, code, alpha_bits):
-    x, alpha = floats(address), from_bits(alpha_bits)
+@inner
+def _activate_each(x, count, code, alpha):
     if code == RELU:
         for i in range(count):
             x[i] = positive(x[i])
@@ -362,7 +362,7 @@ def activation_span(address, count, code, alpha_bits):
     elif code == SQUAREPLUS:
         for i in range(count):
             size = abs(x[i])
-            s = size + np.sqrt(x[i] * x[i] + FOUR)
+            s = size + math.sqrt(x[i] * x[i] + FOUR)
             x[i] = choose(x[i] < ZERO, TWO / s, HALF * s)
     elif code == SPARSE_PLUS:
         for i in range(count):
@@ -370,9 +370,13 @@ def activation_span(address, count, code, alpha_bits):
             x[i] = choose(x[i] >= ONE, x[i], v * v)
 
 
-@once(5)
-def derivative_span(gradient, known, count, code, alpha_bits):
-    g, v, alpha = floats(gradient), floats(known), from_bits(alpha_bits)
+@once(4)
+def activation_span(address, count, code, alpha_bits):
+    _activate_each(floats(address), count, code, from_bits(alpha_bits))
+
+
+@inner
+def _differentiate_each(g, v, count, code, alpha):
     if code == RELU:
         for i in range(count):
             g[i] = choose(v[i] <= ZERO, ZERO, g[i])
@@ -437,10 +441,15 @@ def derivative_span(gradient, known, count, code, alpha_bits):
             g[i] *= t * t
     elif code == SQUAREPLUS:
         for i in range(count):
-            g[i] *= HALF + HALF * v[i] / np.sqrt(v[i] * v[i] + FOUR)
+            g[i] *= HALF + HALF * v[i] / math.sqrt(v[i] * v[i] + FOUR)
     elif code == SPARSE_PLUS:
         for i in range(count):
             g[i] *= _between(HALF * v[i] + HALF, ZERO, ONE)
+
+
+@once(5)
+def derivative_span(gradient, known, count, code, alpha_bits):
+    _differentiate_each(floats(gradient), floats(known), count, code, from_bits(alpha_bits))
 
 
 @inner
@@ -502,3 +511,52 @@ def activation_backward_cpu(dx, dy, x, y, code, alpha):
     known = y if code in FROM_OUTPUT else x
     arguments = (dx, dy, known, code, alpha)
     split(_backward_range, (dx.size + BLOCK - 1) // BLOCK, GRAIN, arguments)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element: it runs the CPU's loops over an array of its own, of one element,
+# which the compiler keeps in a register.
+
+
+@gpu
+def activated(x, code, alpha):
+    """The activation of a number."""
+    one = cuda.local.array(1, np.float32)
+    one[0] = x
+    _activate_each(one, 1, code, alpha)
+    return one[0]
+
+
+@gpu
+def differentiated(gradient, known, code, alpha):
+    """A number times the derivative, where `known` is what that follows from."""
+    one, source = cuda.local.array(1, np.float32), cuda.local.array(1, np.float32)
+    one[0], source[0] = gradient, known
+    _differentiate_each(one, source, 1, code, alpha)
+    return one[0]
+
+
+@gpu
+def _forward_elements(y, x, code, alpha):
+    a = np.float32(alpha)
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        y[i] = activated(x[i], code, a)
+
+
+def activation_forward_cuda(y, x, code, alpha):
+    over(_forward_elements, y.size, y, x, int(code), float(alpha))
+
+
+@gpu
+def _backward_elements(dx, dy, known, code, alpha):
+    a = np.float32(alpha)
+    for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        dx[i] = differentiated(dy[i], known[i], code, a)
+
+
+def activation_backward_cuda(dx, dy, x, y, code, alpha):
+    known = y if code in FROM_OUTPUT else x
+    over(_backward_elements, dx.size, dx, dy, known, int(code), float(alpha))
