@@ -57,7 +57,7 @@ from minicnnrnn.kernels.elementary import (
     sqrt,
     tanh,
 )
-from minicnnrnn.kernels.gpu import cuda, gpu, twin
+from minicnnrnn.kernels.gpu import cuda, gpu, over, twin
 from minicnnrnn.kernels.jit import cpu, inner, once, split
 from minicnnrnn.kernels.panel import address, floats
 
@@ -510,7 +510,8 @@ def activation_backward_cpu(dx, dy, x, y, code, alpha):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A number is a span of one, kept in a register: the formulas are those of the CPU.
+# A thread for every element. A number is a span of one, kept in a register: the formulas are those
+# of the CPU.
 
 
 @twin(floats)
@@ -543,3 +544,26 @@ def derivative_of(dy, known, code, alpha):
     gradient[0], cell[0] = dy, known
     _differentiate(gradient, cell, 1, code, alpha)
     return gradient[0]
+
+
+@gpu
+def _forward_elements(y, x, code, alpha):
+    a = np.float32(alpha)
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        y[i] = activation_of(x[i], code, a)
+
+
+def activation_forward_cuda(y, x, code, alpha):
+    over(_forward_elements, y.size, y, x, int(code), float(alpha))
+
+
+@gpu
+def _backward_elements(dx, dy, known, code, alpha):
+    a = np.float32(alpha)
+    for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        dx[i] = derivative_of(dy[i], known[i], code, a)
+
+
+def activation_backward_cuda(dx, dy, x, y, code, alpha):
+    known = y if code in FROM_OUTPUT else x
+    over(_backward_elements, dx.size, dx, dy, known, int(code), float(alpha))

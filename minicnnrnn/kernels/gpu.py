@@ -166,6 +166,15 @@ def over(kernel: GpuFunction, items: int, *arguments: Any) -> None:
     launch(kernel, min(-(-items // THREADS), BLOCKS), THREADS, *arguments)
 
 
+@gpu
+def place(i, D, H, W, C):
+    """Sample, depth, row, column and channel of element number `i` of an array of five axes."""
+    i, c = i // C, i % C
+    i, w = i // W, i % W
+    i, h = i // H, i % H
+    return i // D, i % D, h, w, c
+
+
 def _handle(argument: Any) -> Any:
     if isinstance(argument, DeviceArray):
         if not argument.contiguous:
