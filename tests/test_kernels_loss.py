@@ -1,4 +1,4 @@
-"""Losses: reference, CPU, mathematics and other people's losses agree."""
+"""Losses: reference, CPU, CUDA, mathematics and other people's losses agree."""
 
 import math
 from typing import NamedTuple
@@ -6,17 +6,17 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import pytest
-from checks import check_gradient, kernel, nans, normal
+from checks import DEVICES, FAST, check_gradient, kernel, nans, normal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
 from minicnnrnn.kernels import codes
 from minicnnrnn.kernels.codes import FUSED, IGNORE_NONE, LOGITS, PROBABILITIES
+from minicnnrnn.kernels.gpu import SIMULATED
 from minicnnrnn.kernels.jit import JIT
 from minicnnrnn.kernels.regression_loss import EPSILON
 
-DEVICES = ["numpy", "cpu"]
 MODES = [PROBABILITIES, LOGITS, FUSED]
 
 
@@ -86,7 +86,7 @@ LOSSES = {
     ),
 }  # fmt: skip
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
+shapes = st.tuples(upto(40), upto(40))
 
 
 def is_fused(loss):
@@ -179,18 +179,19 @@ def test_worked_example(device, loss, y, t, value, gradient):
         np.testing.assert_allclose(dy, 2 * np.array([gradient]), rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("device", FAST)
 @every_loss
-@settings(max_examples=15)
+@settings(max_examples=15 if not SIMULATED else 3)
 @given(shapes, seeds)
 @example((1, 1), 0)
 @example((3, 100), 0)
-def test_cpu_is_near_the_float64_reference(loss, shape, seed):
+def test_near_the_float64_reference(device, loss, shape, seed):
     y, t, weights = case(loss, shape, seed)
     value = even(loss).values("numpy", wide(y), wide(t))
-    ours = loss.values("cpu", y, t)
+    ours = loss.values(device, y, t)
     np.testing.assert_allclose(ours, value, rtol=5e-6, atol=1e-6)
     gradient = even(loss).gradient("numpy", wide(y), wide(t), wide(weights))
-    ours = loss.gradient("cpu", y, t, weights)
+    ours = loss.gradient(device, y, t, weights)
     tolerance = 1e-5 * np.abs(gradient).max() + 1e-6
     np.testing.assert_allclose(ours, gradient, rtol=1e-5, atol=tolerance)
 
@@ -286,15 +287,16 @@ def test_edges(device):
         assert np.isfinite(focal.gradient(device, t, t, one)).all()
 
 
-def test_each_class_may_have_a_focal_weight_of_its_own():
+@pytest.mark.parametrize("device", FAST)
+def test_each_class_may_have_a_focal_weight_of_its_own(device):
     loss = Loss("focal", FOCAL[1], (PER_CLASS[:5], 2.0, LOGITS, 0.0), "real, probability")
     y, t, weights = case(loss, (7, 5), 0)
     exact = even(loss)
     np.testing.assert_allclose(
-        loss.values("cpu", y, t), exact.values("numpy", wide(y), wide(t)), rtol=1e-5
+        loss.values(device, y, t), exact.values("numpy", wide(y), wide(t)), rtol=1e-5
     )
     dy = exact.gradient("numpy", wide(y), wide(t), wide(weights))
-    np.testing.assert_allclose(loss.gradient("cpu", y, t, weights), dy, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(loss.gradient(device, y, t, weights), dy, rtol=1e-4, atol=1e-6)
     rng = np.random.default_rng(0)
     check_gradient(
         lambda x: exact.values("numpy", x, wide(t)),
@@ -304,16 +306,17 @@ def test_each_class_may_have_a_focal_weight_of_its_own():
     )
 
 
+@pytest.mark.parametrize("device", FAST)
 @every_loss
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_stays_and_infinity_is_no_small_loss(loss, bad):
+def test_nan_stays_and_infinity_is_no_small_loss(device, loss, bad):
     y, t, weights = case(loss, (5, 20), 0)
     if loss.kind.endswith("label"):
         t[:], t[1] = 0, 3
     y[1, 3] = bad
     with np.errstate(invalid="ignore"):
-        value = loss.values("cpu", y, t)
-        dy = loss.gradient("cpu", y, t, weights)
+        value = loss.values(device, y, t)
+        dy = loss.gradient(device, y, t, weights)
     assert np.isfinite(value[[0, 2, 3, 4]]).all()
     assert np.isfinite(dy[[0, 2, 3, 4]]).all()
     if np.isnan(bad):

@@ -3,11 +3,12 @@
 Values, gradients, rows and weights as in ``regression_loss.py``.
 """
 
-import math
-
 import numpy as np
 
-from minicnnrnn.kernels.jit import REASSOCIATE, cpu, split
+from minicnnrnn.kernels.elementary import sqrt
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
+from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
+from minicnnrnn.kernels.reduce import block_sum
 from minicnnrnn.kernels.regression_loss import EPSILON, grain
 
 # ---------------------------------------------------------------------------------------
@@ -60,6 +61,17 @@ def cosine_similarity_backward_numpy(dy, y, t, weights):
 ZERO, ONE, LOW = np.float32(0), np.float32(1), np.float32(EPSILON)
 
 
+@inner
+def _length(square):
+    length = sqrt(square)
+    return LOW if length < LOW else length
+
+
+@inner
+def _along(y_norm, t_norm, product):
+    return ZERO if y_norm <= LOW else product / y_norm / t_norm / y_norm
+
+
 @cpu(fastmath=REASSOCIATE)
 def _measures(row, target):
     """The norms of output and target, and their inner product."""
@@ -68,9 +80,7 @@ def _measures(row, target):
         y2 += row[c] * row[c]
         t2 += target[c] * target[c]
         product += row[c] * target[c]
-    y_norm, t_norm = np.float32(math.sqrt(y2)), np.float32(math.sqrt(t2))
-    y_norm = LOW if y_norm < LOW else y_norm
-    return y_norm, LOW if t_norm < LOW else t_norm, product
+    return _length(y2), _length(t2), product
 
 
 @cpu
@@ -90,8 +100,7 @@ def _gradients(start, stop, worker, dy, y, t, weights):
     for r in range(start, stop):
         out, row, target = dy[r], y[r], t[r]
         y_norm, t_norm, product = _measures(row, target)
-        scale, along = -weights[r] / y_norm, product / y_norm / t_norm / y_norm
-        along = ZERO if y_norm <= LOW else along
+        scale, along = -weights[r] / y_norm, _along(y_norm, t_norm, product)
         for c in range(row.size):
             out[c] = scale * (target[c] / t_norm - along * row[c])
 
@@ -99,3 +108,46 @@ def _gradients(start, stop, worker, dy, y, t, weights):
 @cpu
 def cosine_similarity_backward_cpu(dy, y, t, weights):
     split(_gradients, y.shape[0], grain(y.shape[1]), (dy, y, t, weights))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every row.
+
+
+@gpu
+def _measures_of_row(y, t, r):
+    """As ``_measures``, for all threads of a block."""
+    y2, t2, product = ZERO, ZERO, ZERO
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        y2 += y[r, c] * y[r, c]
+        t2 += t[r, c] * t[r, c]
+        product += y[r, c] * t[r, c]
+    return _length(block_sum(y2)), _length(block_sum(t2)), block_sum(product)
+
+
+@gpu
+def _value_of_row(values, y, t):
+    r = cuda.blockIdx.x
+    y_norm, t_norm, product = _measures_of_row(y, t, r)
+    if cuda.threadIdx.x == 0:
+        values[r] = -product / y_norm / t_norm
+
+
+def cosine_similarity_forward_cuda(values, y, t):
+    launch(_value_of_row, len(y), THREADS, values, y, t)
+
+
+@gpu
+def _gradient_row(dy, y, t, weights):
+    r = cuda.blockIdx.x
+    y_norm, t_norm, product = _measures_of_row(y, t, r)
+    scale, along = -weights[r] / y_norm, _along(y_norm, t_norm, product)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        dy[r, c] = scale * (t[r, c] / t_norm - along * y[r, c])
+
+
+def cosine_similarity_backward_cuda(dy, y, t, weights):
+    launch(_gradient_row, len(y), THREADS, dy, y, t, weights)

@@ -9,10 +9,13 @@ import math
 
 import numpy as np
 
-from minicnnrnn.kernels.codes import LOGITS, PROBABILITIES
-from minicnnrnn.kernels.elementary import exp, log, log1p, sigmoid
+from minicnnrnn.kernels.codes import FUSED, LOGITS, PROBABILITIES
+from minicnnrnn.kernels.elementary import always, exp, log, log1p, sigmoid
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
+from minicnnrnn.kernels.reduce import block_sum
 from minicnnrnn.kernels.regression_loss import EPSILON, grain
+from minicnnrnn.kernels.softmax import row_max
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -226,6 +229,18 @@ def _clip_to_one(p):
     return ONE if p > ONE else p
 
 
+@always
+def _entropy(p, t):
+    p = clip(p)
+    return -(t * log(p) + (ONE - t) * log(ONE - p))
+
+
+@inner
+def _entropy_of_logit(z, t):
+    # max(z, 0) - z t as a product: no large terms that cancel
+    return log1p(exp(z if z < ZERO else -z)) + z * ((ZERO if z < ZERO else ONE) - t)
+
+
 @cpu(fastmath=REASSOCIATE)
 def _binary_values(start, stop, worker, values, y, t, mode, smoothing):
     keep, spread = ONE - smoothing, HALF * smoothing
@@ -233,14 +248,10 @@ def _binary_values(start, stop, worker, values, y, t, mode, smoothing):
         row, target, total = y[r], t[r], ZERO
         if mode == LOGITS:
             for c in range(row.size):
-                z = row[c]
-                # max(z, 0) - z t as a product: no large terms that cancel
-                total += log1p(exp(z if z < ZERO else -z))
-                total += z * ((ZERO if z < ZERO else ONE) - (keep * target[c] + spread))
+                total += _entropy_of_logit(row[c], keep * target[c] + spread)
         else:
             for c in range(row.size):
-                p, q = clip(row[c]), keep * target[c] + spread
-                total -= q * log(p) + (ONE - q) * log(ONE - p)
+                total += _entropy(row[c], keep * target[c] + spread)
         values[r] = total / np.float32(row.size)
 
 
@@ -251,6 +262,13 @@ def binary_crossentropy_forward_cpu(values, y, t, mode, smoothing):
 
 
 @inner
+def _entropy_slope(y, t):
+    p = clip(y)
+    slope = (p - t) / (p * (ONE - p))
+    return ZERO if was_clipped(y) else slope
+
+
+@inner
 def _binary_gradients(start, stop, worker, dy, y, t, weights, mode, smoothing):
     keep, spread = ONE - smoothing, HALF * smoothing
     for r in range(start, stop):
@@ -258,9 +276,7 @@ def _binary_gradients(start, stop, worker, dy, y, t, weights, mode, smoothing):
         scale = weights[r] / np.float32(row.size)
         if mode == PROBABILITIES:
             for c in range(row.size):
-                p = clip(row[c])
-                gradient = (p - (keep * target[c] + spread)) / (p * (ONE - p))
-                out[c] = scale * (ZERO if was_clipped(row[c]) else gradient)
+                out[c] = scale * _entropy_slope(row[c], keep * target[c] + spread)
         elif mode == LOGITS:
             for c in range(row.size):
                 out[c] = scale * (sigmoid(row[c]) - (keep * target[c] + spread))
@@ -404,13 +420,18 @@ def sparse_categorical_crossentropy_backward_cpu(dy, y, t, weights, mode, ignore
     split(_sparse_gradients, y.shape[0], grain(2 * y.shape[1]), arguments)
 
 
+@always
+def _divergence(y, t):
+    p, q = _clip_to_one(y), _clip_to_one(t)
+    return q * (log(q) - log(p))
+
+
 @cpu(fastmath=REASSOCIATE)
 def _divergences(start, stop, worker, values, y, t):
     for r in range(start, stop):
         row, target, total = y[r], t[r], ZERO
         for c in range(row.size):
-            p, q = _clip_to_one(row[c]), _clip_to_one(target[c])
-            total += q * (log(q) - log(p))
+            total += _divergence(row[c], target[c])
         values[r] = total
 
 
@@ -420,14 +441,190 @@ def kl_divergence_forward_cpu(values, y, t):
 
 
 @inner
+def _divergence_slope(y, t):
+    slope = _clip_to_one(t) / _clip_to_one(y)
+    return ZERO if y < LOW or y > ONE else slope
+
+
+@inner
 def _divergence_gradients(start, stop, worker, dy, y, t, weights):
     for r in range(start, stop):
         out, row, target, scale = dy[r], y[r], t[r], -weights[r]
         for c in range(row.size):
-            slope = _clip_to_one(target[c]) / _clip_to_one(row[c])
-            out[c] = scale * (ZERO if row[c] < LOW or row[c] > ONE else slope)
+            out[c] = scale * _divergence_slope(row[c], target[c])
 
 
 @cpu
 def kl_divergence_backward_cpu(dy, y, t, weights):
     split(_divergence_gradients, y.shape[0], grain(y.shape[1]), (dy, y, t, weights))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every row, whose threads walk through the columns and meet for the sums; where a
+# gradient needs no sum, a thread for every element.
+
+
+@gpu
+def _binary_row(values, y, t, mode, smoothing):
+    r, total, s = cuda.blockIdx.x, ZERO, np.float32(smoothing)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        q = (ONE - s) * t[r, c] + HALF * s
+        total += _entropy_of_logit(y[r, c], q) if mode == LOGITS else _entropy(y[r, c], q)
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
+        values[r] = total / np.float32(y.shape[1])
+
+
+def binary_crossentropy_forward_cuda(values, y, t, mode, smoothing):
+    launch(_binary_row, len(y), THREADS, values, y, t, mode, float(smoothing))
+
+
+@gpu
+def _binary_elements(dy, y, t, weights, mode, smoothing):
+    C, s = y.shape[1], np.float32(smoothing)
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        r, c = i // C, i % C
+        scale, q = weights[r] / np.float32(C), (ONE - s) * t[r, c] + HALF * s
+        if mode == PROBABILITIES:
+            dy[r, c] = scale * _entropy_slope(y[r, c], q)
+        else:
+            dy[r, c] = scale * ((sigmoid(y[r, c]) if mode == LOGITS else y[r, c]) - q)
+
+
+def binary_crossentropy_backward_cuda(dy, y, t, weights, mode, smoothing):
+    over(_binary_elements, y.size, dy, y, t, weights, mode, float(smoothing))
+
+
+@gpu
+def row_total(y, r, mode):
+    """The peak to subtract first from logits, and a thread's part of what divides the row then.
+
+    The sum of the parts is left to the kernel, for numba-cuda cannot link a kernel that comes to
+    ``block_sum`` both by itself and through another function.
+    """
+    peak, total = ZERO, ZERO
+    if mode == LOGITS:
+        peak = row_max(y, r)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        total += exp(y[r, c] - peak) if mode == LOGITS else y[r, c]
+    return peak, total
+
+
+@gpu
+def _categorical_row(values, y, t, mode, smoothing):
+    r, total, s = cuda.blockIdx.x, ZERO, np.float32(smoothing)
+    keep, spread = ONE - s, s / np.float32(y.shape[1])
+    peak, whole = row_total(y, r, mode)
+    whole = block_sum(whole)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        share = keep * t[r, c] + spread
+        if mode == LOGITS:
+            total -= share * ((y[r, c] - peak) - log(whole))
+        else:
+            total -= share * log(clip(y[r, c] / whole))
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
+        values[r] = total
+
+
+def categorical_crossentropy_forward_cuda(values, y, t, mode, smoothing):
+    launch(_categorical_row, len(y), THREADS, values, y, t, mode, float(smoothing))
+
+
+@gpu
+def _categorical_gradient_row(dy, y, t, weights, mode, smoothing):
+    r, mass, s = cuda.blockIdx.x, ZERO, np.float32(smoothing)
+    keep, spread = ONE - s, s / np.float32(y.shape[1])
+    peak, whole = ZERO, ONE
+    if mode != FUSED:
+        peak, whole = row_total(y, r, mode)
+        whole = block_sum(whole)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        counts = mode != PROBABILITIES or not was_clipped(y[r, c] / whole)
+        mass += keep * t[r, c] + spread if counts else ZERO
+    mass = block_sum(mass)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        share = keep * t[r, c] + spread
+        if mode == PROBABILITIES:
+            q = y[r, c] / whole
+            share = ZERO if was_clipped(q) else share
+            dy[r, c] = weights[r] / whole * (mass - share / clip(q))
+        else:
+            p = exp(y[r, c] - peak) / whole if mode == LOGITS else y[r, c]
+            dy[r, c] = weights[r] * (p * mass - share)
+
+
+def categorical_crossentropy_backward_cuda(dy, y, t, weights, mode, smoothing):
+    arguments = (y, t, weights, mode, float(smoothing))
+    launch(_categorical_gradient_row, len(y), THREADS, dy, *arguments)
+
+
+@gpu
+def _sparse_row(values, y, t, mode, ignore):
+    r, label = cuda.blockIdx.x, t[cuda.blockIdx.x]
+    peak, whole = row_total(y, r, mode)
+    whole = block_sum(whole)
+    if cuda.threadIdx.x == 0:
+        if label == ignore or label < 0 or label >= y.shape[1]:
+            values[r] = ZERO
+        elif mode == LOGITS:
+            values[r] = log(whole) - (y[r, label] - peak)
+        else:
+            values[r] = -log(clip(y[r, label] / whole))
+
+
+def sparse_categorical_crossentropy_forward_cuda(values, y, t, mode, ignore):
+    launch(_sparse_row, len(y), THREADS, values, y, t, mode, ignore)
+
+
+@gpu
+def _sparse_gradient_row(dy, y, t, weights, mode, ignore):
+    r, label, weight = cuda.blockIdx.x, t[cuda.blockIdx.x], weights[cuda.blockIdx.x]
+    used = label != ignore and label >= 0 and label < y.shape[1]
+    peak, whole = ZERO, ONE
+    if mode != FUSED:
+        peak, whole = row_total(y, r, mode)
+        whole = block_sum(whole)
+    q = y[r, label] / whole if used else ONE
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        if not used:
+            dy[r, c] = ZERO
+        elif mode == PROBABILITIES:
+            slope = ONE - ONE / clip(q) if c == label else ONE
+            dy[r, c] = ZERO if was_clipped(q) else weight / whole * slope
+        else:
+            p = exp(y[r, c] - peak) / whole if mode == LOGITS else y[r, c]
+            dy[r, c] = weight * p - (weight if c == label else ZERO)
+
+
+def sparse_categorical_crossentropy_backward_cuda(dy, y, t, weights, mode, ignore):
+    launch(_sparse_gradient_row, len(y), THREADS, dy, y, t, weights, mode, ignore)
+
+
+@gpu
+def _divergence_row(values, y, t):
+    r, total = cuda.blockIdx.x, ZERO
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        total += _divergence(y[r, c], t[r, c])
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
+        values[r] = total
+
+
+def kl_divergence_forward_cuda(values, y, t):
+    launch(_divergence_row, len(y), THREADS, values, y, t)
+
+
+@gpu
+def _divergence_elements(dy, y, t, weights):
+    C = y.shape[1]
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        r, c = i // C, i % C
+        dy[r, c] = -weights[r] * _divergence_slope(y[r, c], t[r, c])
+
+
+def kl_divergence_backward_cuda(dy, y, t, weights):
+    over(_divergence_elements, y.size, dy, y, t, weights)

@@ -14,11 +14,14 @@ from minicnnrnn.kernels.crossentropy import (
     log_softmax,
     normalised,
     peak_of,
+    row_total,
     smoothed,
     was_clipped,
 )
-from minicnnrnn.kernels.elementary import exp, log, sigmoid
+from minicnnrnn.kernels.elementary import always, exp, log, sigmoid
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
+from minicnnrnn.kernels.reduce import block_sum
 from minicnnrnn.kernels.regression_loss import grain
 
 # ---------------------------------------------------------------------------------------
@@ -220,6 +223,11 @@ def _total(row, mode):
     return peak, total
 
 
+@always
+def _class_slope(p, gamma):
+    return _power_slope(ONE - p, gamma) * log(p) - _power(ONE - p, gamma) / p
+
+
 @cpu(fastmath=REASSOCIATE)
 def _categorical_values(start, stop, worker, values, y, t, alpha, gamma, mode, smoothing):
     keep, spread = ONE - smoothing, smoothing / np.float32(y.shape[1])
@@ -250,8 +258,7 @@ def _categorical_gradients(start, stop, worker, dy, y, t, weights, alpha, gamma,
         for c in range(row.size):
             q = (exp(row[c] - peak) if mode == LOGITS else row[c]) / whole
             p, share = clip(q), alpha[each * c] * (keep * target[c] + spread)
-            slope = _power_slope(ONE - p, gamma) * log(p) - _power(ONE - p, gamma) / p
-            out[c] = ZERO if was_clipped(q) else share * slope
+            out[c] = ZERO if was_clipped(q) else share * _class_slope(p, gamma)
             along += out[c] * q
         for c in range(row.size):
             factor = exp(row[c] - peak) / whole if mode == LOGITS else ONE / whole
@@ -262,3 +269,94 @@ def _categorical_gradients(start, stop, worker, dy, y, t, weights, alpha, gamma,
 def categorical_focal_crossentropy_backward_cpu(dy, y, t, weights, alpha, gamma, mode, smoothing):
     arguments = (dy, y, t, weights, alpha, np.float32(gamma), mode, np.float32(smoothing))
     split(_categorical_gradients, y.shape[0], grain(8 * y.shape[1]), arguments)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every row; a thread for every element where a gradient needs no sum.
+
+
+@gpu
+def _binary_row(values, y, t, positive, negative, gamma, mode, smoothing):
+    r, total, s = cuda.blockIdx.x, ZERO, np.float32(smoothing)
+    yes, no, g = np.float32(positive), np.float32(negative), np.float32(gamma)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        p = sigmoid(y[r, c]) if mode == LOGITS else y[r, c]
+        q = (ONE - s) * t[r, c] + HALF * s
+        term, _ = _binary_term(p, q, g)
+        total += (q * yes + (ONE - q) * no) * term
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
+        values[r] = total / np.float32(y.shape[1])
+
+
+def binary_focal_crossentropy_forward_cuda(
+    values, y, t, positive, negative, gamma, mode, smoothing
+):
+    floats = (float(positive), float(negative), float(gamma))
+    launch(_binary_row, len(y), THREADS, values, y, t, *floats, mode, float(smoothing))
+
+
+@gpu
+def _binary_elements(dy, y, t, weights, positive, negative, gamma, mode, smoothing):
+    C, s = y.shape[1], np.float32(smoothing)
+    yes, no, g = np.float32(positive), np.float32(negative), np.float32(gamma)
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        r, c = i // C, i % C
+        p = sigmoid(y[r, c]) if mode == LOGITS else y[r, c]
+        q = (ONE - s) * t[r, c] + HALF * s
+        _, slope = _binary_term(p, q, g)
+        slope = slope * p * (ONE - p) if mode == LOGITS else slope
+        dy[r, c] = weights[r] / np.float32(C) * (q * yes + (ONE - q) * no) * slope
+
+
+def binary_focal_crossentropy_backward_cuda(
+    dy, y, t, weights, positive, negative, gamma, mode, smoothing
+):
+    floats = (float(positive), float(negative), float(gamma))
+    over(_binary_elements, y.size, dy, y, t, weights, *floats, mode, float(smoothing))
+
+
+@gpu
+def _categorical_row(values, y, t, alpha, gamma, mode, smoothing):
+    r, total, s, g = cuda.blockIdx.x, ZERO, np.float32(smoothing), np.float32(gamma)
+    each, spread = 1 if alpha.size > 1 else 0, s / np.float32(y.shape[1])
+    peak, whole = row_total(y, r, mode)
+    whole = block_sum(whole)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        p = clip((exp(y[r, c] - peak) if mode == LOGITS else y[r, c]) / whole)
+        share = alpha[each * c] * ((ONE - s) * t[r, c] + spread)
+        total -= share * _power(ONE - p, g) * log(p)
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
+        values[r] = total
+
+
+def categorical_focal_crossentropy_forward_cuda(values, y, t, alpha, gamma, mode, smoothing):
+    arguments = (y, t, alpha, float(gamma), mode, float(smoothing))
+    launch(_categorical_row, len(y), THREADS, values, *arguments)
+
+
+@gpu
+def _categorical_gradient_row(dy, y, t, weights, alpha, gamma, mode, smoothing):
+    r, along, s, g = cuda.blockIdx.x, ZERO, np.float32(smoothing), np.float32(gamma)
+    each, spread = 1 if alpha.size > 1 else 0, s / np.float32(y.shape[1])
+    peak, whole = row_total(y, r, mode)
+    whole = block_sum(whole)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        q = (exp(y[r, c] - peak) if mode == LOGITS else y[r, c]) / whole
+        share = alpha[each * c] * ((ONE - s) * t[r, c] + spread)
+        slope = ZERO if was_clipped(q) else share * _class_slope(clip(q), g)
+        dy[r, c] = slope
+        along += slope * q
+    along = block_sum(along)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        factor = exp(y[r, c] - peak) / whole if mode == LOGITS else ONE / whole
+        dy[r, c] = weights[r] * factor * (dy[r, c] - along)
+
+
+def categorical_focal_crossentropy_backward_cuda(dy, y, t, weights, alpha, gamma, mode, smoothing):
+    arguments = (y, t, weights, alpha, float(gamma), mode, float(smoothing))
+    launch(_categorical_gradient_row, len(y), THREADS, dy, *arguments)

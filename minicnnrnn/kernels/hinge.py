@@ -5,7 +5,9 @@ Values, gradients, rows and weights as in ``regression_loss.py``.
 
 import numpy as np
 
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
+from minicnnrnn.kernels.reduce import block_max, block_sum
 from minicnnrnn.kernels.regression_loss import grain
 
 # ---------------------------------------------------------------------------------------
@@ -84,14 +86,19 @@ def categorical_hinge_backward_numpy(dy, y, t, weights):
 # Rows are independent and are cut among threads; a look at all targets comes before, which ends
 # at the first that is neither 0 nor 1.
 
-ZERO, HALF, ONE, TWO = (np.float32(x) for x in (0, 0.5, 1, 2))
+ZERO, HALF, ONE, TWO, LOWEST = (np.float32(x) for x in (0, 0.5, 1, 2, -np.inf))
+
+
+@inner
+def _is_other(t):
+    return t != ZERO and t != ONE
 
 
 @inner
 def _is_binary(t):
     for r in range(t.shape[0]):
         for c in range(t.shape[1]):
-            if t[r, c] != ZERO and t[r, c] != ONE:
+            if _is_other(t[r, c]):
                 return False
     return True
 
@@ -104,14 +111,24 @@ def _step(x):
     return ONE if x > ZERO else low
 
 
+@inner
+def _missed(margin, power):
+    margin = ZERO if margin < ZERO else margin
+    return margin * margin if power == 2 else margin
+
+
+@inner
+def _slope(margin, power):
+    missed = ZERO if margin < ZERO else margin
+    return TWO * missed if power == 2 else _step(margin)
+
+
 @cpu(fastmath=REASSOCIATE)
 def _values(start, stop, worker, values, y, t, power, factor, shift):
     for r in range(start, stop):
         row, target, total = y[r], t[r], ZERO
         for c in range(row.size):
-            margin = ONE - (factor * target[c] + shift) * row[c]
-            margin = ZERO if margin < ZERO else margin
-            total += margin * margin if power == 2 else margin
+            total += _missed(ONE - (factor * target[c] + shift) * row[c], power)
         values[r] = total / np.float32(row.size)
 
 
@@ -128,9 +145,7 @@ def _gradients(start, stop, worker, dy, y, t, weights, power, factor, shift):
         scale = weights[r] / np.float32(row.size)
         for c in range(row.size):
             side = factor * target[c] + shift
-            margin = ONE - side * row[c]
-            missed = ZERO if margin < ZERO else margin
-            out[c] = -scale * side * (TWO * missed if power == 2 else _step(margin))
+            out[c] = -scale * side * _slope(ONE - side * row[c], power)
 
 
 @cpu
@@ -180,3 +195,98 @@ def _categorical_gradients(start, stop, worker, dy, y, t, weights):
 @cpu
 def categorical_hinge_backward_cpu(dy, y, t, weights):
     split(_categorical_gradients, y.shape[0], grain(y.shape[1]), (dy, y, t, weights))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every row. Before it one block looks at all targets, and leaves what it finds where
+# each row is going to write its own result.
+
+
+@gpu
+def _look(found, step, t):
+    others = ZERO
+    for i in range(cuda.threadIdx.x, t.size, THREADS):
+        others += ONE if _is_other(t[i]) else ZERO
+    binary = ONE if block_sum(others) == ZERO else ZERO
+    for i in range(cuda.threadIdx.x * step, found.size, THREADS * step):
+        found[i] = binary
+
+
+@gpu
+def _side(t, binary):
+    return TWO * t - ONE if binary == ONE else t
+
+
+@gpu
+def _value_of_row(values, y, t, power):
+    r, total = cuda.blockIdx.x, ZERO
+    binary = values[r]
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        total += _missed(ONE - _side(t[r, c], binary) * y[r, c], power)
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
+        values[r] = total / np.float32(y.shape[1])
+
+
+def hinge_forward_cuda(values, y, t, power):
+    launch(_look, 1, THREADS, values, 1, t.reshape(-1))
+    launch(_value_of_row, len(y), THREADS, values, y, t, power)
+
+
+@gpu
+def _gradient_row(dy, y, t, weights, power):
+    r, binary = cuda.blockIdx.x, dy[cuda.blockIdx.x, 0]
+    cuda.syncthreads()
+    scale = weights[r] / np.float32(y.shape[1])
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        side = _side(t[r, c], binary)
+        dy[r, c] = -scale * side * _slope(ONE - side * y[r, c], power)
+
+
+def hinge_backward_cuda(dy, y, t, weights, power):
+    launch(_look, 1, THREADS, dy.reshape(-1), y.shape[1], t.reshape(-1))
+    launch(_gradient_row, len(y), THREADS, dy, y, t, weights, power)
+
+
+@gpu
+def _scores(y, t, r):
+    """The best wrong class's score, and a thread's part of the right one's."""
+    best, right = LOWEST, ZERO
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        other = (ONE - t[r, c]) * y[r, c]
+        best = best if other <= best else other
+        right += t[r, c] * y[r, c]
+    return block_max(best), right
+
+
+@gpu
+def _categorical_row(values, y, t):
+    r = cuda.blockIdx.x
+    best, right = _scores(y, t, r)
+    margin = ONE + best - block_sum(right)
+    if cuda.threadIdx.x == 0:
+        values[r] = ZERO if margin < ZERO else margin
+
+
+def categorical_hinge_forward_cuda(values, y, t):
+    launch(_categorical_row, len(y), THREADS, values, y, t)
+
+
+@gpu
+def _categorical_gradient_row(dy, y, t, weights):
+    r, ties = cuda.blockIdx.x, ZERO
+    best, right = _scores(y, t, r)
+    margin = ONE + best - block_sum(right)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        ties += ONE if (ONE - t[r, c]) * y[r, c] == best else ZERO
+    scale, share = weights[r] * _step(margin), ONE / block_sum(ties)
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        other = ONE - t[r, c]
+        dy[r, c] = scale * (other * (share if other * y[r, c] == best else ZERO) - t[r, c])
+
+
+def categorical_hinge_backward_cuda(dy, y, t, weights):
+    launch(_categorical_gradient_row, len(y), THREADS, dy, y, t, weights)

@@ -19,7 +19,9 @@ from minicnnrnn.kernels.codes import (
     SQUARED,
 )
 from minicnnrnn.kernels.elementary import exp, log, log1p, tanh
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
+from minicnnrnn.kernels.reduce import block_sum
 
 EPSILON = 1e-7  # Keras' epsilon()
 
@@ -151,6 +153,31 @@ def _any_log(x):
     return log(x) if x > ZERO else beyond
 
 
+@inner
+def _huber(e, delta):
+    return HALF * e * e if e <= delta else delta * e - HALF * delta * delta
+
+
+@inner
+def _percentage(e, t):
+    return HUNDRED * e / _at_least_low(abs(t))
+
+
+@inner
+def _log_difference(y, t):
+    return log1p(_at_least_low(y)) - log1p(_at_least_low(t))
+
+
+@inner
+def _log_cosh(e):
+    return e + (log1p(exp(-TWO * e)) - LN2)
+
+
+@inner
+def _poisson(y, t):
+    return y - t * _any_log(y + LOW)
+
+
 @cpu(fastmath=REASSOCIATE)
 def _values(start, stop, worker, values, y, t, code, delta):
     for r in range(start, stop):
@@ -164,22 +191,20 @@ def _values(start, stop, worker, values, y, t, code, delta):
                 total += abs(row[c] - target[c])
         elif code == HUBER:
             for c in range(row.size):
-                e = abs(row[c] - target[c])
-                total += HALF * e * e if e <= delta else delta * e - HALF * delta * delta
+                total += _huber(abs(row[c] - target[c]), delta)
         elif code == PERCENTAGE:
             for c in range(row.size):
-                total += HUNDRED * abs(row[c] - target[c]) / _at_least_low(abs(target[c]))
+                total += _percentage(abs(row[c] - target[c]), target[c])
         elif code == LOGARITHMIC:
             for c in range(row.size):
-                e = log1p(_at_least_low(row[c])) - log1p(_at_least_low(target[c]))
+                e = _log_difference(row[c], target[c])
                 total += e * e
         elif code == LOG_COSH:
             for c in range(row.size):
-                e = abs(row[c] - target[c])
-                total += e + (log1p(exp(-TWO * e)) - LN2)
+                total += _log_cosh(abs(row[c] - target[c]))
         else:
             for c in range(row.size):
-                total += row[c] - target[c] * _any_log(row[c] + LOW)
+                total += _poisson(row[c], target[c])
         values[r] = total / np.float32(row.size)
 
 
@@ -187,6 +212,23 @@ def _values(start, stop, worker, values, y, t, code, delta):
 def regression_loss_forward_cpu(values, y, t, code, delta):
     arguments = (values, y, t, code, np.float32(delta))
     split(_values, y.shape[0], grain(y.shape[1]), arguments)
+
+
+@inner
+def _huber_slope(e, delta):
+    e = delta if e > delta else e
+    return -delta if e < -delta else e
+
+
+@inner
+def _logarithmic_slope(y, t):
+    slope = TWO * _log_difference(y, t) / (ONE + _at_least_low(y))
+    return ZERO if y < LOW else slope
+
+
+@inner
+def _poisson_slope(y, t):
+    return ONE - t / (y + LOW)
 
 
 @inner
@@ -202,27 +244,88 @@ def _gradients(start, stop, worker, dy, y, t, weights, code, delta):
                 out[c] = scale * _sign(row[c] - target[c])
         elif code == HUBER:
             for c in range(row.size):
-                e = row[c] - target[c]
-                e = delta if e > delta else e
-                out[c] = scale * (-delta if e < -delta else e)
+                out[c] = scale * _huber_slope(row[c] - target[c], delta)
         elif code == PERCENTAGE:
             for c in range(row.size):
-                slope = HUNDRED * _sign(row[c] - target[c])
-                out[c] = scale * (slope / _at_least_low(abs(target[c])))
+                out[c] = scale * _percentage(_sign(row[c] - target[c]), target[c])
         elif code == LOGARITHMIC:
             for c in range(row.size):
-                v = _at_least_low(row[c])
-                slope = TWO * (log1p(v) - log1p(_at_least_low(target[c]))) / (ONE + v)
-                out[c] = scale * (ZERO if row[c] < LOW else slope)
+                out[c] = scale * _logarithmic_slope(row[c], target[c])
         elif code == LOG_COSH:
             for c in range(row.size):
                 out[c] = scale * tanh(row[c] - target[c])
         else:
             for c in range(row.size):
-                out[c] = scale * (ONE - target[c] / (row[c] + LOW))
+                out[c] = scale * _poisson_slope(row[c], target[c])
 
 
 @cpu
 def regression_loss_backward_cpu(dy, y, t, weights, code, delta):
     arguments = (dy, y, t, weights, code, np.float32(delta))
     split(_gradients, y.shape[0], grain(y.shape[1]), arguments)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every row of values; a thread for every element of a gradient.
+
+
+@gpu
+def _value(y, t, code, delta):
+    e = abs(y - t)
+    if code == SQUARED:
+        return e * e
+    if code == ABSOLUTE:
+        return e
+    if code == HUBER:
+        return _huber(e, delta)
+    if code == PERCENTAGE:
+        return _percentage(e, t)
+    if code == LOGARITHMIC:
+        return _log_difference(y, t) * _log_difference(y, t)
+    return _log_cosh(e) if code == LOG_COSH else _poisson(y, t)
+
+
+@gpu
+def _value_of_row(values, y, t, code, delta):
+    r, total = cuda.blockIdx.x, ZERO
+    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        total += _value(y[r, c], t[r, c], code, np.float32(delta))
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
+        values[r] = total / np.float32(y.shape[1])
+
+
+def regression_loss_forward_cuda(values, y, t, code, delta):
+    launch(_value_of_row, len(y), THREADS, values, y, t, code, float(delta))
+
+
+@gpu
+def _slope(y, t, code, delta):
+    e = y - t
+    if code == SQUARED:
+        return TWO * e
+    if code == ABSOLUTE:
+        return _sign(e)
+    if code == HUBER:
+        return _huber_slope(e, delta)
+    if code == PERCENTAGE:
+        return _percentage(_sign(e), t)
+    if code == LOGARITHMIC:
+        return _logarithmic_slope(y, t)
+    return tanh(e) if code == LOG_COSH else _poisson_slope(y, t)
+
+
+@gpu
+def _gradient_elements(dy, y, t, weights, code, delta):
+    C = y.shape[1]
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        r, c = i // C, i % C
+        scale = weights[r] / np.float32(C)
+        dy[r, c] = scale * _slope(y[r, c], t[r, c], code, np.float32(delta))
+
+
+def regression_loss_backward_cuda(dy, y, t, weights, code, delta):
+    over(_gradient_elements, y.size, dy, y, t, weights, code, float(delta))

@@ -182,7 +182,8 @@ LOWEST = np.float32(-np.inf)
 
 
 @gpu
-def _row_max(x, n):
+def row_max(x, n):
+    """The largest of a row, for all threads of the block."""
     highest = LOWEST
     for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
         highest = highest if x[n, c] <= highest else x[n, c]
@@ -192,7 +193,7 @@ def _row_max(x, n):
 @gpu
 def _softmax_forward_row(y, x):
     n = cuda.blockIdx.x
-    highest, total = _row_max(x, n), ZERO
+    highest, total = row_max(x, n), ZERO
     for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
         y[n, c] = exp(x[n, c] - highest)
         total += y[n, c]
@@ -222,7 +223,7 @@ def softmax_backward_cuda(dx, dy, y):
 @gpu
 def _log_softmax_forward_row(y, x):
     n = cuda.blockIdx.x
-    highest, total = _row_max(x, n), ZERO
+    highest, total = row_max(x, n), ZERO
     for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
         total += exp(x[n, c] - highest)
     total = log(block_sum(total))
