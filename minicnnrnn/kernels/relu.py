@@ -3,7 +3,7 @@
 import numpy as np
 
 from minicnnrnn.kernels.codes import PARTS
-from minicnnrnn.kernels.elementary import ONE, ZERO, choose
+from minicnnrnn.kernels.elementary import ONE, ZERO, always, choose
 from minicnnrnn.kernels.gpu import cuda, gpu, over, place
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
@@ -135,7 +135,7 @@ def relu_backward_cpu(dx, dy, x, slope, threshold, highest):
     split(_relu_gradient_range, x.size, GRAIN, (dx, dy, x, slope, threshold, highest))
 
 
-@inner
+@always
 def _sloping(x, slope):
     return choose(x < ZERO, slope * x, x)
 
@@ -190,7 +190,7 @@ def prelu_backward_input_cpu(dx, dy, x, w):
     split(_prelu_gradient_rows, x.size // C, 1 + GRAIN // C, (dx, dy, x, w))
 
 
-@inner
+@always
 def _slope_term(gradient, x):
     return gradient * choose(x > ZERO, ZERO, x)
 
