@@ -144,7 +144,7 @@ class Parameters:
                 for number, (start, weight) in enumerate(zip(self.offsets, self.weights))
                 if trained[number]
             ]
-            return np.array(table, np.int64).reshape(-1, 3)
+            return self.device.upload(np.array(table, np.int64).reshape(-1, 3))
 
         return self._table(("segments", undecayed), weights, make)
 

@@ -34,8 +34,8 @@ class Penalties:
             elif any(kernel):
                 rows.append((start, stop))
                 rates.append(kernel)
-        self._segments = np.array(rows, np.int64).reshape(-1, 2)
-        self._rates = np.array(rates, np.float64).reshape(-1, 2)
+        self._segments = device.upload(np.array(rows, np.int64).reshape(-1, 2))
+        self._rates = device.upload(np.array(rates, np.float64).reshape(-1, 2))
         self._sums = device.zeros((PARTS, len(rows)), np.float64)
 
     def add_value(self, total: Any, w: Any, parts: int = 1) -> None:

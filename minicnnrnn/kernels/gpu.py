@@ -212,6 +212,11 @@ def constant(array: Any) -> "DeviceArray":
 
 
 @functools.lru_cache(256)
+def _nothing(shape: tuple[int, ...], dtype: str) -> "DeviceArray":
+    return empty(shape, dtype)
+
+
+@functools.lru_cache(256)
 def _constant(content: bytes, shape: tuple[int, ...], dtype: str) -> "DeviceArray":
     return upload(np.frombuffer(content, dtype).reshape(shape))
 
@@ -289,7 +294,7 @@ class DeviceArray:
         if wanted == self.shape:
             return self
         if not self.size:  # numba-cuda reshapes no empty array
-            return empty(wanted, self.dtype)
+            return _nothing(wanted, self.dtype.str)
         return DeviceArray(self.handle.reshape(*wanted))
 
     def __getitem__(self, key: Any) -> Any:
