@@ -6,16 +6,16 @@ import math
 import numba
 import numpy as np
 import pytest
-from checks import check_gradient, kernel, nans, normal
+from checks import DEVICES, FAST, check_gradient, kernel, nans, normal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
+from minicnnrnn.kernels.gpu import SIMULATED
 from minicnnrnn.kernels.jit import JIT
 
-DEVICES = ["numpy", "cpu"]
 NO_MASK = np.empty((0, 0), np.uint8)
-sizes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 4), st.integers(2, 5))
+sizes = st.tuples(upto(4), upto(9), upto(4), st.integers(2, 5))
 
 
 def workspace(device, y, t):
@@ -77,18 +77,20 @@ def test_the_reference_is_the_sum_over_all_paths(steps, labels, seed):
         assert value > 9e4
 
 
-@settings(max_examples=25)
+@pytest.mark.parametrize("device", FAST)
+@settings(max_examples=6 if SIMULATED else 25)
 @given(sizes, seeds, st.booleans())
 @example((1, 1, 1, 2), 0, False)
-def test_cpu_is_near_the_float64_reference(sizes, seed, masked):
+@example((3, 9, 4, 5), 1, True)
+def test_near_the_float64_reference(device, sizes, seed, masked):
     y, t, mask, weights = case(*sizes, seed)
     mask = mask if masked else NO_MASK
     expected = values_of("numpy", y.astype(np.float64), t, mask)
-    np.testing.assert_allclose(values_of("cpu", y, t, mask), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(values_of(device, y, t, mask), expected, rtol=1e-5, atol=1e-5)
     expected = gradient_of("numpy", y.astype(np.float64), t, weights, mask)
     # Where labels do not fit, the paths that break a rule the fewest times stand near 1e5.
-    ours = gradient_of("cpu", y, t, weights, mask)
-    fits = values_of("cpu", y, t, mask) < 1e4
+    ours = gradient_of(device, y, t, weights, mask)
+    fits = values_of(device, y, t, mask) < 1e4
     np.testing.assert_allclose(ours[fits], expected[fits], atol=2e-6)
     np.testing.assert_allclose(ours, expected, atol=0.02)
     assert masked is False or not ours[mask == 0].any()
@@ -135,12 +137,13 @@ def test_long_sequences_keep_their_precision():
     np.testing.assert_allclose(gradient_of("cpu", y, t, weights), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("device", FAST)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_nan_stays_in_its_sample(bad):
+def test_a_nan_stays_in_its_sample(device, bad):
     y, t, _, weights = case(3, 5, 2, 4, 0)
     y[1, 2, 1] = bad
     with np.errstate(invalid="ignore"):
-        value, dy = values_of("cpu", y, t), gradient_of("cpu", y, t, weights)
+        value, dy = values_of(device, y, t), gradient_of(device, y, t, weights)
     assert np.isfinite(value).tolist() == [True, False, True]
     assert np.isnan(dy[1, 2]).all()
     assert np.isfinite(dy[[0, 2]]).all()

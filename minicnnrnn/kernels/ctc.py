@@ -11,7 +11,9 @@ import numpy as np
 
 from minicnnrnn.kernels.crossentropy import log_softmax, peak_of
 from minicnnrnn.kernels.elementary import exp, log1p
+from minicnnrnn.kernels.gpu import SIMULATED, THREADS, cuda, gpu, launch
 from minicnnrnn.kernels.jit import MAX_WORKERS, REASSOCIATE, cpu, inner, split
+from minicnnrnn.kernels.reduce import block_max, block_sum
 
 # The logarithm of the probability of what the rules forbid: to begin behind the first label, or
 # to go on to an equal label without a blank between. With it a sequence too short for its labels
@@ -169,18 +171,24 @@ def _jump(labels, s):
 
 
 @inner
+def _arrival(alpha, before, s, row, norm, labels):
+    """The alpha of a state from the row of alphas before."""
+    score, label = alpha[before + s], 0
+    if s > 0:
+        score = _log_add(score, alpha[before + s - 1])
+    if s % 2 == 1:
+        label = labels[s // 2]
+        if s > 2:
+            score = _log_add(score, alpha[before + s - 2] + _jump(labels, s))
+    return score + (row[label] - norm)
+
+
+@inner
 def _next_alphas(alpha, at, before, row, norm, labels, states):
     """Fill a row of alphas from the row before; returns by how much it was shifted."""
     peak = NEVER
     for s in range(states):
-        score, label = alpha[before + s], 0
-        if s > 0:
-            score = _log_add(score, alpha[before + s - 1])
-        if s % 2 == 1:
-            label = labels[s // 2]
-            if s > 2:
-                score = _log_add(score, alpha[before + s - 2] + _jump(labels, s))
-        score += row[label] - norm
+        score = _arrival(alpha, before, s, row, norm, labels)
         alpha[at + s] = score
         peak = peak if score < peak else score
     for s in range(states):
@@ -244,18 +252,25 @@ def ctc_forward_cpu(values, y, t, mask, ws):
 
 
 @inner
+def _departure(beta, after, s, row, norm, labels, states):
+    """The beta of a state from the row of betas after."""
+    label = labels[s // 2] if s % 2 == 1 else 0
+    score = beta[after + s] + (row[label] - norm)
+    if s + 1 < states:
+        label = 0 if s % 2 == 1 else labels[s // 2]
+        score = _log_add(score, beta[after + s + 1] + (row[label] - norm))
+    if s % 2 == 1 and s + 2 < states:
+        onward = beta[after + s + 2] + (row[labels[s // 2 + 1]] - norm)
+        score = _log_add(score, onward + _jump(labels, s + 2))
+    return score
+
+
+@inner
 def _before(alpha, beta, row, norm, labels, states):
     """Take a row of betas one step back in time, in place."""
     peak = NEVER
     for s in range(states):
-        label = labels[s // 2] if s % 2 == 1 else 0
-        score = beta[s] + (row[label] - norm)
-        if s + 1 < states:
-            label = 0 if s % 2 == 1 else labels[s // 2]
-            score = _log_add(score, beta[s + 1] + (row[label] - norm))
-        if s % 2 == 1 and s + 2 < states:
-            onward = beta[s + 2] + (row[labels[s // 2 + 1]] - norm)
-            score = _log_add(score, onward + _jump(labels, s + 2))
+        score = _departure(beta, 0, s, row, norm, labels, states)
         beta[s] = score
         peak = peak if score < peak else score
     for s in range(states):
@@ -307,3 +322,138 @@ def ctc_backward_cpu(dy, y, t, weights, mask, ws):
 def ctc_workspace_cpu(T, L):
     """Number of float32: all alphas and one row of betas for every thread."""
     return MAX_WORKERS * (T + 2) * (2 * L + 1)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every sample, a thread for every state, which wait for one another at every step.
+# The workspace has a room for each of at most ROOMS blocks, that walk through the samples: the
+# norms of all steps, all alphas, the betas of two steps, and the occupancy at one.
+
+ROOMS = 2 if SIMULATED else 256
+
+
+@gpu
+def _fill_alphas(alpha, norms, y, n, labels, states, mask):
+    """As ``_all_alphas``, and the logarithms of the steps' sums of exponentials."""
+    t, T, taken = cuda.threadIdx.x, y.shape[1], 0.0
+    for step in range(t, T, THREADS):
+        norms[step] = _log_norm(y[n, step])
+    for s in range(t, states, THREADS):
+        alpha[s] = ZERO if s == 0 else COST
+    cuda.syncthreads()
+    for step in range(T):
+        before, at, peak = step * states, (step + 1) * states, NEVER
+        if _counts(mask, n, step):
+            for s in range(t, states, THREADS):
+                score = _arrival(alpha, before, s, y[n, step], norms[step], labels)
+                alpha[at + s] = score
+                peak = peak if score < peak else score
+            peak = block_max(peak)
+            taken += peak
+            for s in range(t, states, THREADS):
+                alpha[at + s] -= peak
+        else:
+            for s in range(t, states, THREADS):
+                alpha[at + s] = alpha[before + s]
+        cuda.syncthreads()
+    return taken
+
+
+@gpu
+def _values_of_samples(values, y, t, mask, ws):
+    N, T, _ = y.shape
+    room = _device_room(T, t.shape[1])
+    norms = ws[cuda.blockIdx.x * room : (cuda.blockIdx.x + 1) * room]
+    alpha = norms[T:]
+    for n in range(cuda.blockIdx.x, N, cuda.gridDim.x):
+        states = 2 * _length(t[n]) + 1
+        taken = _fill_alphas(alpha, norms, y, n, t[n], states, mask)
+        if cuda.threadIdx.x == 0:
+            end = (T + 1) * states - 1
+            score = alpha[end]
+            if states > 1:
+                score = _log_add(score, alpha[end - 1])
+            values[n] = -(taken + score)
+        cuda.syncthreads()
+
+
+@gpu
+def _occupy(occupied, alpha, at, beta, after, states):
+    """The occupancy of all states at one step."""
+    t, peak, total = cuda.threadIdx.x, NEVER, ZERO
+    for s in range(t, states, THREADS):
+        score = alpha[at + s] + beta[after + s]
+        peak = peak if score < peak else score
+    peak = block_max(peak)
+    for s in range(t, states, THREADS):
+        occupied[s] = exp(alpha[at + s] + beta[after + s] - peak)
+        total += occupied[s]
+    total = block_sum(total)
+    for s in range(t, states, THREADS):
+        occupied[s] /= total
+    cuda.syncthreads()
+
+
+@gpu
+def _step_back(beta, after, at, row, norm, labels, states):
+    """A row of betas from the row after."""
+    t, peak = cuda.threadIdx.x, NEVER
+    for s in range(t, states, THREADS):
+        score = _departure(beta, after, s, row, norm, labels, states)
+        beta[at + s] = score
+        peak = peak if score < peak else score
+    peak = block_max(peak)
+    for s in range(t, states, THREADS):
+        beta[at + s] -= peak
+    cuda.syncthreads()
+
+
+@gpu
+def _gradients_of_samples(dy, y, t, weights, mask, ws):
+    (N, T, C), thread = y.shape, cuda.threadIdx.x
+    room = _device_room(T, t.shape[1])
+    norms = ws[cuda.blockIdx.x * room : (cuda.blockIdx.x + 1) * room]
+    alpha = norms[T:]
+    for n in range(cuda.blockIdx.x, N, cuda.gridDim.x):
+        labels, states, after = t[n], 2 * _length(t[n]) + 1, 0
+        beta = alpha[(T + 1) * states :]
+        occupied = beta[2 * states :]
+        _fill_alphas(alpha, norms, y, n, labels, states, mask)
+        for s in range(thread, states, THREADS):
+            beta[s] = ZERO if s >= states - 2 else NEVER
+        cuda.syncthreads()
+        for step in range(T - 1, -1, -1):
+            if not _counts(mask, n, step):
+                for c in range(thread, C, THREADS):
+                    dy[n, step, c] = ZERO
+                continue
+            row, norm = y[n, step], norms[step]
+            _occupy(occupied, alpha, (step + 1) * states, beta, after, states)
+            for c in range(thread, C, THREADS):
+                gradient = weights[n] * exp(row[c] - norm)
+                for s in range(states):
+                    if c == (labels[s // 2] if s % 2 == 1 else 0):
+                        gradient -= weights[n] * occupied[s]
+                dy[n, step, c] = gradient
+            _step_back(beta, after, states - after, row, norm, labels, states)
+            after = states - after
+
+
+@gpu
+def _device_room(T, L):
+    return T + (T + 4) * (2 * L + 1)
+
+
+def ctc_forward_cuda(values, y, t, mask, ws):
+    launch(_values_of_samples, min(len(y), ROOMS), THREADS, values, y, t, mask, ws)
+
+
+def ctc_backward_cuda(dy, y, t, weights, mask, ws):
+    launch(_gradients_of_samples, min(len(y), ROOMS), THREADS, dy, y, t, weights, mask, ws)
+
+
+def ctc_workspace_cuda(T, L):
+    return ROOMS * _device_room.function(T, L)

@@ -70,7 +70,11 @@ class GpuFunction:
         """What kernels call, of a function that they name."""
         from numba import cuda as numba_cuda
 
-        return self.resolved if SIMULATED else numba_cuda.jit(device=True)(self.resolved)
+        if SIMULATED:
+            return self.resolved
+        # Linked, shared memory that a kernel reaches in two ways would be defined twice.
+        inline = "always" if "shared" in self.function.__code__.co_names else "never"
+        return numba_cuda.jit(device=True, inline=inline)(self.resolved)
 
     @functools.cached_property
     def resolved(self) -> Any:
