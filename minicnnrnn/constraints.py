@@ -197,7 +197,7 @@ class Projection:
                 self._norms = device.zeros((self._view[0], self._view[2]))
             device.kernels.norm_constraint(w.reshape(self._view), self._norms, self._rates)
         else:
-            result = np.asarray(self.constraint(w))
+            result = np.asarray(self.constraint(np.asarray(w)))
             if result.shape != self.shape:
                 raise ValueError(
                     f"{self.constraint!r}: Expected weights of shape {self.shape}. "

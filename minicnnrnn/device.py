@@ -3,6 +3,8 @@
 import importlib
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -96,6 +98,7 @@ ROOMS = {
         "categorical_focal_crossentropy_forward",
         "categorical_focal_crossentropy_backward",
     ),
+    "gather": ("gather_rows",),
     "group_normalization": (
         "layer_norm_forward",
         "layer_norm_backward_input",
@@ -153,6 +156,7 @@ ROOMS = {
     "penalty": (
         "penalty_forward",
         "penalty_backward",
+        "penalty_total",
     ),
     "pool": (
         "max_pool_forward",
@@ -209,6 +213,7 @@ ROOMS = {
         "adagrad_update",
         "adam_update",
     ),
+    "weighting": ("row_weights",),
     "winograd": (
         "winograd_prepare",
         "winograd_forward",
@@ -226,7 +231,7 @@ ROOMS = {
         "winograd_line_pays",
     ),
 }
-DEVICES = ("cpu", "numpy")
+DEVICES = ("cpu", "cuda", "numpy")
 _ROOM_OF = {launcher: room for room, launchers in ROOMS.items() for launcher in launchers}
 
 
@@ -254,8 +259,9 @@ class Device:
     Parameters
     ----------
     name : str
-        ``"cpu"``: Numba kernels on all cores; ``"numpy"``: the mathematics, as written in the
-        reference, for reading and for stepping through with a debugger.
+        ``"cpu"``: Numba kernels on all cores; ``"cuda"``: Numba kernels on an NVIDIA GPU;
+        ``"numpy"``: the mathematics, as written in the reference, for reading and for stepping
+        through with a debugger.
     """
 
     def __init__(self, name: str) -> None:
@@ -287,6 +293,68 @@ class Device:
         array = self.empty(shape, dtype)
         array[...] = 0
         return array
+
+    def upload(self, array: Any) -> Any:
+        """A NumPy array as kernels of this device want it: itself, or a copy."""
+        return array
+
+    def free_memory(self) -> int:
+        """Bytes for data sets that are copied to the device: none where the host's memory is its own."""
+        return 0
+
+    @contextmanager
+    def writing(self, array: Any) -> Iterator[Any]:
+        """Memory of the host for what an array of this device shall hold when the block ends.
+
+        If it ends by an exception, the array holds what it held, or nothing of worth.
+        """
+        yield array
+
+
+class CudaDevice(Device):
+    """An NVIDIA GPU: arrays in its memory, kernels by numba-cuda.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no GPU, or no numba-cuda.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        from minicnnrnn.kernels import gpu
+
+        gpu.require()
+        self._gpu = gpu
+        self._staged: dict[Any, Any] = {}  # memory of the host by type
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+        """An array on the GPU whose contents are undefined.
+
+        Raises
+        ------
+        MemoryError
+            If the GPU has too little memory left.
+        """
+        return self._gpu.empty(shape, dtype)
+
+    def upload(self, array: Any) -> Any:
+        """A copy on the GPU; the array itself if it lies there."""
+        return self._gpu.upload(array) if isinstance(array, np.ndarray) else array
+
+    def free_memory(self) -> int:
+        """Bytes of the GPU's memory that nobody uses."""
+        return self._gpu.free_memory()
+
+    @contextmanager
+    def writing(self, array: Any) -> Iterator[Any]:
+        """Memory of the host, which the GPU gets when the block ends."""
+        host = self._staged.get(array.dtype)
+        if host is None or host.size < array.size:
+            host = self._staged[array.dtype] = np.empty(array.size, array.dtype)
+        view = host[: array.size].reshape(array.shape)
+        yield view
+        array[...] = view
 
 
 class Buffer:
@@ -341,14 +409,25 @@ def get_device(name: str | Device | None = None) -> Device:
     ------
     ValueError
         If there is no such device.
+    RuntimeError
+        For ``"cuda"`` without a GPU or without numba-cuda.
     """
     if isinstance(name, Device):
         return name
     chosen = name if name is not None else _default or os.environ.get("MINICNNRNN_DEVICE") or "cpu"
     _check(chosen)
     if chosen not in _devices:
-        _devices[chosen] = Device(chosen)
+        _devices[chosen] = (CudaDevice if chosen == "cuda" else Device)(chosen)
     return _devices[chosen]
+
+
+def get_host_device() -> Device:
+    """The default device if it works in the memory of the host, else the CPU.
+
+    It computes what has no model, such as a metric that is called with arrays.
+    """
+    device = get_device()
+    return get_device("cpu") if isinstance(device, CudaDevice) else device
 
 
 def set_device(name: str | None) -> None:

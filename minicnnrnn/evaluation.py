@@ -10,8 +10,10 @@ from minicnnrnn import callbacks as callbacks_module
 from minicnnrnn import data, losses, metrics, optimizers
 from minicnnrnn.arrays import copy_batch
 from minicnnrnn.callbacks import CallbackList
+from minicnnrnn.device import Buffer
 from minicnnrnn.layers.container import Chain
 from minicnnrnn.layers.context import Context
+from minicnnrnn.resident import Resident, ResidentBatch
 from minicnnrnn.saving.model import Saved
 from minicnnrnn.shapes import is_integer
 from minicnnrnn.targets import Targets, check_labels, check_weight, infer_loss
@@ -202,8 +204,10 @@ class Evaluation(Saved, Chain):
         shape = self._batch_shape(batch.x)
         self.output_shape_of(shape)
         x = self.buffer(f"{self.input_dtype} input", *shape, dtype=self.input_dtype)
-        copy_batch(x, batch.x.reshape(shape), batch.positions)
-        self.check_batch(x)
+        with self.device.writing(x) as host:
+            copy_batch(host, batch.x.reshape(shape), batch.positions)
+            self.check_batch(host)
+        self.trust_batch(x)
         return x
 
     def _load(self, batch: data.Batch) -> tuple[Any, Any]:
@@ -211,17 +215,51 @@ class Evaluation(Saved, Chain):
         assert self.loss
         assert self._targets
         assert self._resolved is not None
+        if isinstance(batch, ResidentBatch):
+            return self._gather(batch)
         outputs = self.output_shape_of(self._batch_shape(batch.x))
         weighed = outputs if self.loss.by_row else (outputs[0], 1)
         w = check_weight(batch.w, weighed, batch.positions)
+        self._load_targets(self._targets, batch, outputs)
+        return self._load_input(batch), w
+
+    def _load_targets(self, targets: Targets, batch: data.Batch, outputs: tuple[int, ...]) -> None:
+        assert self.loss
         wanted = self._kinds()
         ignore = getattr(self.loss, "ignore_class", None)
-        self._targets.load(
-            batch.y, outputs, True in wanted, False in wanted, ignore, batch.positions
-        )
+        targets.load(batch.y, outputs, True in wanted, False in wanted, ignore, batch.positions)
         if not self.loss.by_row:
-            self._targets.load_sequences(batch.y, outputs, batch.positions)
-        return self._load_input(batch), w
+            targets.load_sequences(batch.y, outputs, batch.positions)
+
+    def resident(self, source: Any) -> Any:
+        """The data in the device's own memory, if it has one and the data are arrays that fit."""
+        assert self.loss
+        if not isinstance(source, data.ArraySource) or not self.device.free_memory():
+            return source
+        inputs = self._batch_shape(source.peek().x)
+        outputs = self.output_shape_of(inputs)
+        if not Resident.fits(source, self.device, outputs[1:]):
+            return source
+        weighed = outputs[1:] if self.loss.by_row else (1,)
+        return Resident(
+            source,
+            self.device,
+            (inputs[1:], outputs[1:], weighed),
+            self.input_dtype,
+            self._load_targets,
+        )
+
+    def _gather(self, batch: ResidentBatch) -> tuple[Any, Any]:
+        """A batch of resident data, which was checked when it was copied to the device."""
+        assert self._targets
+        x = self.buffer(f"{self.input_dtype} input", *batch.inputs, dtype=self.input_dtype)
+        batch.fill("x", x)
+        self.trust_batch(x)
+        self._targets.gather(batch, self.output_shape_of(batch.inputs)[-1])
+        return x, batch.gather("w", self._sample_weights())
+
+    def _sample_weights(self) -> Buffer:
+        return self._buffers.setdefault("sample weights", Buffer(self.device))
 
     def _forward_and_measure(self, x: Any, w: Any, training: bool) -> tuple[Any, Any, Any]:
         """Forward, then add loss and metrics to the totals: (output rows, targets, weights)."""
@@ -241,7 +279,7 @@ class Evaluation(Saved, Chain):
         values = self.buffer("values", len(reported))
         self.loss.value(kernels, values, rows if self.loss.by_row else y, t)
         kernels.weighted_sum(self._totals[0], values, reported)
-        self._totals[0][0] += len(x) * self.context.penalty[0]
+        kernels.penalty_total(self._totals[0], self.context.penalty, len(x))
         values = self.buffer("values", len(rows))
         for i, (metric, by_sample) in enumerate(self._resolved, 1):
             target, weights = self._targets_for(metric), weighted if by_sample else plain

@@ -98,16 +98,34 @@ class Parameters:
             held = weight.value
             view[...] = weight.initializer(weight.shape, rng) if held is None else held
         self.values = values
-        for weight, view in zip(self.weights, self._views(values), strict=True):
-            weight.value, weight.gradient = view, None
+        for weight in self.weights:
+            weight.gradient = None
+        self.show()
         self.changed()
 
     def allocate_gradients(self) -> None:
         """Make the vector of gradients: only training needs it."""
         if self.gradients is None:
             self.gradients = self.device.zeros((self.size,))
-            for weight, view in zip(self.weights, self._views(self.gradients), strict=True):
-                weight.gradient = view
+            self.show()
+
+    def moved(self, device: Device) -> dict[str, Any]:
+        """What changes when the model moves to another device: copies of the vectors there."""
+        vectors = {"values": self.values, "gradients": self.gradients}
+        copies: dict[str, Any] = {"device": device, "_tables": {}}
+        for name, vector in vectors.items():
+            if vector is not None:
+                copies[name] = device.empty((self.size,))
+                copies[name][...] = np.asarray(vector)
+        return copies
+
+    def show(self) -> None:
+        """Let the weights be views of the vectors."""
+        for name in ("values", "gradients"):
+            vector = getattr(self, name)
+            if vector is not None:
+                for weight, view in zip(self.weights, self._views(vector), strict=True):
+                    setattr(weight, name[:-1], view)
 
     def changed(self) -> None:
         """Note that values were written, so that packed or transformed copies are made anew."""

@@ -52,7 +52,7 @@ class Penalties:
                 total, self._sums, w, self._segments, self._rates, parts
             )
         for where, shape, regularizer in self._others:
-            total += float(regularizer.value(w[where].reshape(shape))) / parts
+            total += float(regularizer.value(np.asarray(w[where]).reshape(shape))) / parts
 
     def add_gradient(self, g: Any, w: Any, parts: int = 1) -> None:
         """Add the gradients of the penalties, divided by `parts`, to a gradient.
@@ -65,13 +65,13 @@ class Penalties:
         if len(self._segments):
             self.device.kernels.penalty_backward(g, w, self._segments, self._rates, parts)
         for where, shape, regularizer in self._others:
-            gradient = np.asarray(regularizer.gradient(w[where].reshape(shape)))
+            gradient = np.asarray(regularizer.gradient(np.asarray(w[where]).reshape(shape)))
             if gradient.shape != tuple(shape):
                 raise ValueError(
                     f"{regularizer!r}: Expected a gradient of shape {tuple(shape)}. "
                     f"Received: {gradient.shape}"
                 )
-            g[where] += gradient.reshape(-1) / parts
+            g[where] = np.asarray(g[where]) + gradient.reshape(-1) / parts
 
 
 class OutputPenalty:

@@ -23,7 +23,8 @@ class Sequential(Training):
     layers : list of Layer, optional
     name : str, optional
     device : str, optional
-        "cpu" or "numpy"; left out, what ``set_device`` or ``MINICNNRNN_DEVICE`` say, else "cpu".
+        "cpu", "cuda" or "numpy"; left out, what ``set_device`` or ``MINICNNRNN_DEVICE`` say, else
+        "cpu".
     seed : int, optional
         Fixes initial weights, shuffling and dropout. Left out they are random, unless
         ``set_random_seed`` was called.
@@ -163,6 +164,68 @@ class Sequential(Training):
         if self.owner is None and len(context.parameters.weights) != len(self.weights):
             self._lay_out()
         context.parameters.allocate(context.rng)
+
+    def to(self, device: Any) -> "Sequential":
+        """Move to another device: weights, optimizer and random numbers go along.
+
+        Parameters
+        ----------
+        device : str or Device
+            "cpu", "cuda" or "numpy".
+
+        Returns
+        -------
+        Sequential
+            The model itself.
+
+        Raises
+        ------
+        ValueError, RuntimeError, MemoryError
+            If there is no such device, or too little memory on it, or if the model stands in
+            another one. It is as it was then.
+
+        Examples
+        --------
+        >>> from minicnnrnn import Sequential, layers
+        >>> model = Sequential([layers.Input((2,)), layers.Dense(3)], device="cpu")
+        >>> model.to("numpy").device
+        Device('numpy')
+        """
+        if self.owner is not None:
+            self.fail("a model that stands alone: move the outermost one", self.owner.name)
+        found, context = get_device(device), self.context
+        if context is None:
+            self._device = found
+            return self
+        with context.lock:
+            models = [layer for layer in self.walk() if isinstance(layer, Training)]
+            trained = [model.optimizer for model in models if model.optimizer is not None]
+            parts: list[Any] = [context, context.parameters, *trained]
+            moved = [(part, part.moved(found)) for part in parts]
+            for part, changes in moved:
+                part.__dict__ |= changes
+            context.parameters.show()
+            context.parameters.changed()
+            for layer in self.walk():
+                layer.release()
+            for model in models:
+                model._targets = model._totals = None
+        return self
+
+    # --- computing -----------------------------------------------------------------
+
+    def forward(self, x: Any, mask: Any = None, training: bool = False) -> tuple[Any, Any]:
+        """Compute the output, and the mask that goes with it: see ``Chain``.
+
+        A NumPy array is copied to the model's device first, if that has memory of its own.
+        """
+        if self.owner is None:
+            x, mask = self.device.upload(x), None if mask is None else self.device.upload(mask)
+        return super().forward(x, mask, training)
+
+    def backward(self, dy: Any, input_gradient: bool = False) -> Any:
+        """Go back through the layers: fill all gradients; see ``Chain`` and ``forward``."""
+        return super().backward(self.device.upload(dy), input_gradient)
 
     # --- looking -------------------------------------------------------------------
 

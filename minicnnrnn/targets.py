@@ -5,7 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minicnnrnn.arrays import as_array, copy_batch
-from minicnnrnn.device import Buffer, Device, get_device
+from minicnnrnn.device import Buffer, Device, get_host_device
+from minicnnrnn.kernels import codes
+
+REDUCTIONS = {"sum": codes.SUM, "mean_with_sample_weight": codes.WEIGHTED_MEAN}  # others: MEAN
 
 
 def infer_loss(activation: str | None, y: Any, axes: int) -> tuple[str, str]:
@@ -67,6 +70,8 @@ class Targets:
         self._labels, self._numbers = Buffer(device, np.int32), Buffer(device)
         self._sequences = Buffer(device, np.int32)
         self._weights = [Buffer(device) for _ in range(4)]
+        self._w, self._none = Buffer(device), Buffer(device, np.int32)
+        self._no_mask = Buffer(device, np.uint8)
         self._constant: Any = None
         self.labels: Any = None
         self.numbers: Any = None
@@ -104,7 +109,8 @@ class Targets:
         if dense:
             y = self._as_outputs(y, outputs)
             self.numbers = self._numbers(rows, C)
-            copy_batch(self.numbers.reshape(outputs), y, positions, "y")
+            with self.device.writing(self.numbers) as numbers:
+                copy_batch(numbers.reshape(outputs), y, positions, "y")
 
     def load_sequences(self, y: Any, outputs: tuple[int, ...], positions: Any) -> None:
         """Check `y` as sequences of labels, and copy it; parameters as in ``load``."""
@@ -116,8 +122,9 @@ class Targets:
                 f"(samples, time steps, classes). Received: {y.shape} for {outputs}"
             )
         self.sequences = self._sequences(*y.shape)
-        copy_batch(self.sequences, y, positions, "y")
-        check_sequences(self.sequences, outputs[-1], positions)
+        with self.device.writing(self.sequences) as sequences:
+            copy_batch(sequences, y, positions, "y")
+            check_sequences(sequences, outputs[-1], positions)
 
     def _load_labels(
         self, y: Any, outputs: tuple[int, ...], C: int, ignore: int | None, positions: Any
@@ -135,8 +142,9 @@ class Targets:
                 f"Expected y to hold integer labels of shape {shape}. Received: {y.shape} (for "
                 "one-hot targets use categorical_crossentropy)."
             )
-        copy_batch(self.labels.reshape(shape), y, positions, "y")
-        check_labels(self.labels.reshape(shape), C, ignore, positions)
+        with self.device.writing(self.labels) as labels:
+            copy_batch(labels.reshape(shape), y, positions, "y")
+            check_labels(labels.reshape(shape), C, ignore, positions)
 
     def _as_outputs(self, y: Any, outputs: tuple[int, ...]) -> Any:
         if outputs[-1] == 1 and y.shape == outputs[:-1]:
@@ -144,6 +152,17 @@ class Targets:
         if y.shape != outputs:
             raise ValueError(f"Expected y of the output's shape {outputs}. Received: {y.shape}")
         return y
+
+    def loaded(self) -> dict[str, Any]:
+        """What `load` and `load_sequences` have filled, by name."""
+        held = {"labels": self.labels, "numbers": self.numbers, "sequences": self.sequences}
+        return {name: array for name, array in held.items() if array is not None}
+
+    def gather(self, batch: Any, C: int) -> None:
+        """Take the targets of a batch of resident data, for C outputs."""
+        self.labels = batch.gather("labels", self._labels)
+        self.numbers = batch.gather("numbers", self._numbers, C)
+        self.sequences = batch.gather("sequences", self._sequences, batch.width("sequences"))
 
     def weights(
         self, w: Any, mask: Any, outputs: tuple[int, ...], loss: Any
@@ -167,21 +186,16 @@ class Targets:
                 self._constant = (N, rows, loss.by_row, loss.reduction)
             return arrays
         self._constant = None
-        shape = outputs[:-1]
-        plain[:] = 1 if mask is None else np.broadcast_to(_lift(mask, shape), shape).ravel()
-        weighted[:] = plain
+        labels = self._none(0) if ignore is None else self.labels
+        sampled = self._w(0 if w is None else w.size)
         if w is not None:
-            weighted *= np.broadcast_to(_lift(w, shape), shape).ravel()
-        if loss.by_row:
-            counted = plain if ignore is None else plain * (self.labels != ignore)
-            gradient[:] = weighted * counted
-        else:
-            counted = np.ones(N, np.float32)
-            gradient[:] = counted if w is None else w
-        if loss.reduction != "sum":
-            by_weight = loss.reduction == "mean_with_sample_weight"
-            gradient /= np.float32((gradient if by_weight else counted).sum() or 1.0)
-        reported[:] = gradient * np.float32(N)
+            sampled[...] = w.reshape(-1)
+        steps = self._no_mask(0) if mask is None else mask.reshape(-1)
+        reduction = REDUCTIONS.get(loss.reduction, codes.MEAN)
+        samples = N if loss.by_row else -N
+        self.device.kernels.row_weights(
+            *arrays, sampled, steps, labels, ignore or 0, reduction, samples
+        )
         return arrays
 
 
@@ -226,10 +240,6 @@ def check_weight(w: Any, outputs: tuple[int, ...], positions: Any) -> Any:
     return copy
 
 
-def _lift(a: Any, shape: tuple[int, ...]) -> Any:
-    return a.reshape(a.shape + (1,) * (len(shape) - a.ndim))
-
-
 def _where(index: int, positions: Any) -> str:
     if positions is None:
         return f" in sample {index} of the batch."
@@ -268,7 +278,7 @@ def standalone(judge: Any, y_true: Any, y_pred: Any, w: Any) -> Given:
     """
     y = np.ascontiguousarray(as_array(y_pred, "y_pred"), np.float32)
     y = y[:, None] if y.ndim == 1 else y
-    t, loaded = as_array(y_true, "y_true"), Targets(get_device())
+    t, loaded = as_array(y_true, "y_true"), Targets(get_host_device())
     if judge.by_row:
         ignore = getattr(judge, "ignore_class", None)
         loaded.load(t, y.shape, judge.sparse, not judge.sparse, ignore, None)

@@ -52,7 +52,7 @@ class Training(Evaluation):
         parameters.regularize(weights)
         self.optimizer.update(parameters, weights)
         parameters.constrain(weights)
-        self.context.random_state[1] += 1
+        self.context.random_state[1:] += 1
 
     def restore_weights(self, weights: Sequence[Any]) -> None:
         """Bring back what ``get_weights`` gave, whatever its values."""
@@ -152,8 +152,9 @@ class Training(Evaluation):
             if validation is not None:
                 self._ready(validation, False, 0)
                 self._load(validation.peek())
-            history = History()
             steps = steps_per_epoch or source.batches
+            source, validation = self.resident(source), validation and self.resident(validation)
+            history = History()
             params = {"epochs": epochs, "steps": steps, "verbose": level}
             shown: list[list[Callback]] = [[], [ProgressBar()], [EpochLines()]]
             told = CallbackList([*listed, *shown[level], history], self, params)

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -16,6 +17,15 @@ settings.register_profile(
 settings.register_profile("simulated", settings.get_profile("default"), max_examples=6)
 settings.load_profile("simulated" if gpu.SIMULATED else "default")
 if gpu.SIMULATED:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    def shared_array(self, shape, dtype):
+        """The simulator's own gives two threads an array each if they ask at the same moment."""
+        caller = sys._getframe(1)
+        place = caller.f_code, caller.f_lineno
+        return self._allocations.setdefault(place, np.empty(shape, dtype))
+
+    FakeCUDAShared.array = shared_array
     sys.setswitchinterval(1e-4)  # simulated threads wait for one another: five times as fast
 
 

@@ -5,15 +5,15 @@ import importlib
 import numba
 import numpy as np
 import pytest
-from checks import check_gradient, kernel, nans, normal
-from hypothesis import example, given
+from checks import DEVICES, FAST, check_gradient, kernel, nans, normal
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from strategies import seeds, upto
 
 from minicnnrnn.kernels import activation
 from minicnnrnn.kernels.codes import FROM_OUTPUT
 from minicnnrnn.kernels.jit import JIT
 
-DEVICES = ["numpy", "cpu"]
 NAMES = [
     "LINEAR", "RELU", "LEAKY_RELU", "ELU", "SELU", "GELU", "GELU_TANH", "SILU", "SOFTPLUS", "TANH",
     "SIGMOID", "HARD_SIGMOID", "RELU6", "HARD_TANH", "SPARSE_SIGMOID", "HARD_SILU", "SOFT_SHRINK",
@@ -21,7 +21,6 @@ NAMES = [
     "SPARSE_PLUS",
 ]  # fmt: skip
 CODES = {name: getattr(activation, name) for name in NAMES}
-seeds = st.integers(0, 2**32 - 1)
 alphas = st.sampled_from([0.1, 0.2, 0.3, 1.0])
 
 
@@ -84,27 +83,31 @@ def test_worked_examples(device, name, expected, slope):
     np.testing.assert_allclose(dx / [1, 1, 10], slope, rtol=1e-5, atol=1e-7)
 
 
-@given(st.sampled_from(NAMES), st.integers(1, 300), seeds, alphas)
-@example("GELU", 1, 0, 0.0)
-def test_cpu_is_near_the_float64_reference(name, size, seed, alpha):
+@pytest.mark.parametrize("device", FAST)
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=5)
+@given(upto(300), seeds, alphas)
+@example(1, 0, 0.0)
+def test_near_the_float64_reference(device, name, size, seed, alpha):
     rng, code = np.random.default_rng(seed), CODES[name]
     x, dy = 4 * normal(rng, size), normal(rng, size)
     wide = x.astype(np.float64)
-    y, expected = forward("cpu", x, code, alpha), forward("numpy", wide, code, alpha)
+    y, expected = forward(device, x, code, alpha), forward("numpy", wide, code, alpha)
     assert_close(y, expected, x)
     gradient = backward("numpy", dy.astype(np.float64), wide, expected, code, alpha)
-    assert_close(backward("cpu", dy, x, y, code, alpha), gradient, 3 * dy * (1 + np.abs(x)))
+    assert_close(backward(device, dy, x, y, code, alpha), gradient, 3 * dy * (1 + np.abs(x)))
 
 
+@pytest.mark.parametrize("device", FAST)
 @pytest.mark.parametrize(
     "name", ["TANH", "SIGMOID", "SOFTPLUS", "ELU", "SELU", "EXPONENTIAL", "SOFTSIGN"]
 )
-def test_small_results_keep_their_digits(name):
+def test_small_results_keep_their_digits(device, name):
     x = np.concatenate([-np.geomspace(1e-20, 80, 300), [0.0]]).astype(np.float32)
     expected = forward("numpy", x.astype(np.float64), CODES[name])
     if name == "SIGMOID":
         expected = 1 / (1 + np.exp(-x.astype(np.float64)))
-    np.testing.assert_allclose(forward("cpu", x, CODES[name]), expected, rtol=5e-7)
+    np.testing.assert_allclose(forward(device, x, CODES[name]), expected, rtol=5e-7)
 
 
 @given(st.sampled_from(NAMES), st.integers(1, 50), seeds)
@@ -135,17 +138,18 @@ def test_memory_may_be_shared(device):
         np.testing.assert_array_equal(gradient, dx)
 
 
+@pytest.mark.parametrize("device", FAST)
 @pytest.mark.parametrize("name", NAMES)
-def test_nan_stays_and_infinity_has_its_limit(name):
+def test_nan_stays_and_infinity_has_its_limit(device, name):
     code = CODES[name]
     with np.errstate(all="ignore"):
         x = np.full(40, np.nan, np.float32)
-        assert np.isnan(forward("cpu", x, code)).all()
+        assert np.isnan(forward(device, x, code)).all()
         x[:] = np.inf
         ones = ("TANH", "HARD_TANH", "SIGMOID", "HARD_SIGMOID", "SPARSE_SIGMOID")
         limit = 1 if name in ones else {"RELU6": 6, "LOG_SIGMOID": 0}.get(name, np.inf)
         if name != "SOFTSIGN":  # infinity over infinity
-            assert forward("cpu", x, code)[0] == limit
+            assert forward(device, x, code)[0] == limit
         limits = {
             "LINEAR": -np.inf, "RELU": 0, "LEAKY_RELU": -np.inf, "ELU": -0.3, "SELU": -1.7580993,
             "SOFTPLUS": 0, "TANH": -1, "SIGMOID": 0, "HARD_SIGMOID": 0, "RELU6": 0, "HARD_TANH": -1,
@@ -153,7 +157,7 @@ def test_nan_stays_and_infinity_has_its_limit(name):
             "LOG_SIGMOID": -np.inf, "TANH_SHRINK": -np.inf, "SQUAREPLUS": 0, "SPARSE_PLUS": 0,
         }  # fmt: skip
         if name in limits:  # the others are minus infinity times zero
-            np.testing.assert_allclose(forward("cpu", -x, code), limits[name], rtol=1e-6)
+            np.testing.assert_allclose(forward(device, -x, code), limits[name], rtol=1e-6)
 
 
 @pytest.mark.skipif(not JIT, reason="threads need compiled kernels")

@@ -3,11 +3,20 @@
 import numba
 import numpy as np
 import pytest
-from checks import assert_within, check_gradient, integer_valued, kernel, nans, normal
+from checks import (
+    DEVICES,
+    FAST,
+    assert_within,
+    assume_affordable,
+    check_gradient,
+    integer_valued,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given, settings
 from strategies import convolutions, seeds
 
-DEVICES = ["numpy", "cpu"]
 NO_RELU = np.zeros((0,) * 5, np.float32)
 
 
@@ -18,6 +27,11 @@ def geometry(
     if O is None:
         O = tuple((d - (k - 1) * l - 1) // s + 1 for d, k, s, l in zip(D, K, S, L))
     return {"N": N, "D": D, "C": C, "F": F, "K": K, "S": S, "L": L, "P": P, "O": O, "G": G}
+
+
+def products(g):
+    """Multiply-adds of one pass."""
+    return int(np.prod([g["N"], *g["O"], *g["K"], g["C"], g["F"]])) // g["G"]
 
 
 class Convolution:
@@ -80,53 +94,61 @@ def test_worked_example(device):
     assert db.tolist() == [11]
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(convolutions(), seeds)
 @example(geometry(D=(1, 1, 1), K=(1, 1, 1)), 0)
 @example(geometry(D=(1, 4, 4), K=(1, 4, 4), C=3, F=5), 1)  # kernel == image
 @example(geometry(D=(3, 7, 7), K=(1, 2, 2), S=(2, 3, 3), C=2, F=33), 2)  # stride > kernel
+@example(geometry(D=(1, 4, 7), K=(1, 1, 2), S=(2, 2, 3), C=2, F=3), 6)
+@example(geometry(D=(1, 5, 7), K=(1, 3, 2), S=(1, 2, 4), L=(1, 1, 2), C=2, F=4, G=2), 0)
 @example(geometry(N=5, D=(1, 9, 17), K=(1, 1, 1), C=19, F=70), 3)  # one matrix product
+@example(geometry(N=2, D=(1, 3, 3), K=(1, 1, 1), C=3, F=5), 1)
+@example(geometry(N=4, D=(1, 4, 4), K=(1, 2, 2), F=3), 6)  # a weight gradient in parts
 @example(geometry(N=2, D=(1, 12, 30), K=(1, 3, 3), C=40, F=50, P=(0, 1, 1), O=(1, 12, 30)), 4)
 @example(geometry(N=7, D=(1, 28, 28), K=(1, 3, 3), C=1, F=8), 5)  # a first layer: batch in parts
 @example(
     geometry(N=2, D=(1, 1, 40), K=(1, 1, 5), L=(1, 1, 2), C=6, F=4, P=(0, 0, 8), O=(1, 1, 40)), 6
 )
-def test_cpu_equals_reference_exactly_on_integers(g, seed):
+def test_equals_the_reference_exactly_on_integers(device, g, seed):
     rng = np.random.default_rng(seed)
     x, w, b, dy = arrays(g, integer_valued, rng, bias=seed % 2 == 0)
+    assume_affordable(device, 4 * x.size, 4 * dy.size, products(g) // 10)
     relu = seed % 3 == 0
-    cpu, reference = Convolution("cpu", g), Convolution("numpy", g)
-    y = cpu.forward(x, w, b, relu)
+    fast, reference = Convolution(device, g), Convolution("numpy", g)
+    y = fast.forward(x, w, b, relu)
     np.testing.assert_array_equal(y, reference.forward(x, w, b, relu))
     gate = y if relu else NO_RELU
     dx = reference.backward_input(dy, w, gate)
-    np.testing.assert_array_equal(cpu.backward_input(dy, w, gate), dx)
+    np.testing.assert_array_equal(fast.backward_input(dy, w, gate), dx)
     for ours, theirs in zip(
-        cpu.backward_weight(x, dy, b.size, gate), reference.backward_weight(x, dy, b.size, gate)
+        fast.backward_weight(x, dy, b.size, gate), reference.backward_weight(x, dy, b.size, gate)
     ):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(convolutions(), seeds)
-def test_cpu_is_within_rounding_of_the_float64_reference(g, seed):
+def test_within_rounding_of_the_float64_reference(device, g, seed):
     rng = np.random.default_rng(seed)
     x, w, b, dy = arrays(g, normal, rng)
+    assume_affordable(device, 4 * x.size, 4 * dy.size, products(g) // 10)
     wide = [a.astype(np.float64) for a in (x, w, b, dy)]
     size = [np.abs(a) for a in wide]
-    cpu, reference = Convolution("cpu", g), Convolution("numpy", g)
+    fast, reference = Convolution(device, g), Convolution("numpy", g)
     terms = int(np.prod(g["K"])) * g["C"]
     assert_within(
-        cpu.forward(x, w, b), reference.forward(*wide[:3]), terms, reference.forward(*size[:3])
+        fast.forward(x, w, b), reference.forward(*wide[:3]), terms, reference.forward(*size[:3])
     )
     terms = int(np.prod(g["K"])) * g["F"]
     assert_within(
-        cpu.backward_input(dy, w),
+        fast.backward_input(dy, w),
         reference.backward_input(wide[3], wide[1]),
         terms,
         reference.backward_input(size[3], size[1]),
     )
     terms = g["N"] * int(np.prod(g["O"]))
     for ours, theirs, magnitude in zip(
-        cpu.backward_weight(x, dy),
+        fast.backward_weight(x, dy),
         reference.backward_weight(wide[0], wide[3]),
         reference.backward_weight(size[0], size[3]),
     ):

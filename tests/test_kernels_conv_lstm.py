@@ -7,25 +7,26 @@ real ones.
 import numba
 import numpy as np
 import pytest
-from checks import check_gradient, kernel, nans
+from checks import DEVICES, FAST, assume_affordable, check_gradient, kernel, nans
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from recurrent_cases import PAIRS, assert_near, assert_same
 from recurrent_cases import train as train_rows
+from strategies import seeds, upto
 
+from minicnnrnn.kernels import gpu
 from minicnnrnn.kernels.codes import GELU, HARD_SIGMOID, LINEAR, SIGMOID, TANH
 from minicnnrnn.kernels.jit import JIT
 
-DEVICES = ["numpy", "cpu"]
 NAMES = ["y", "h_last", "c_last", "dz", "du"]
 
 cases = st.fixed_dictionaries(
     {
-        "N": st.integers(1, 4),
-        "T": st.integers(1, 5),
-        "P": st.integers(1, 6),
-        "F": st.integers(1, 20),
-        "seed": st.integers(0, 2**32 - 1),
+        "N": upto(4),
+        "T": upto(5),
+        "P": upto(6),
+        "F": upto(20),
+        "seed": seeds,
         "sequences": st.booleans(),
         "masked": st.booleans(),
         "dropped": st.booleans(),
@@ -117,23 +118,26 @@ def test_worked_example(device):
     assert values["dz"][0].ravel().tolist() == [364, 0, 182, 80]
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(cases)
 @example({**DEFAULTS, "N": 1, "T": 1, "P": 1, "F": 1})
 @example({**DEFAULTS, "N": 3, "P": 200, "F": 32, "masked": True, "dropped": True})
 @example({**DEFAULTS, "pair": (GELU, HARD_SIGMOID), "started": False, "sequences": False})
-def test_cpu_is_near_the_float64_reference(case):
+def test_near_the_float64_reference(device, case):
     values = arrays(case)
-    assert_near(train("cpu", values), train("numpy", values, np.float64), NAMES)
+    assume_affordable(device, values["z"].size // 4)
+    assert_near(train(device, values), train("numpy", values, np.float64), NAMES)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(cases)
-@settings(max_examples=15)
-def test_cpu_equals_reference_exactly_on_integers(case):
+@settings(max_examples=6 if gpu.SIMULATED else 15)
+def test_equals_the_reference_exactly_on_integers(device, case):
     rng = np.random.default_rng(case["seed"])
     draw = lambda *shape: rng.integers(-2, 3, shape).astype(np.float32)  # noqa: E731
     values = arrays({**case, "T": 1, "F": 3, "pair": (LINEAR, LINEAR)}, draw)
     values["u"] = draw(*values["u"].shape)
-    assert_same(train("cpu", values), train("numpy", values), NAMES)
+    assert_same(train(device, values), train("numpy", values), NAMES)
 
 
 @given(cases)
@@ -200,10 +204,11 @@ def test_the_same_bits_on_any_number_of_threads():
     assert_same(*results, NAMES)
 
 
-def test_nan_stays_in_its_pixel():
+@pytest.mark.parametrize("device", FAST)
+def test_nan_stays_in_its_pixel(device):
     values = arrays({"N": 1, "F": 20})
     values["z"][1, 0, 1, 3] = np.nan
-    y = forward("cpu", values)["y"]
+    y = forward(device, values)["y"]
     assert np.isfinite(y[0, :, [0, 2]]).all()
     assert np.isfinite(y[0, 0]).all()
     assert np.isnan(y[0, 1, 1, 3])

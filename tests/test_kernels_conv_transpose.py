@@ -3,12 +3,22 @@
 import numba
 import numpy as np
 import pytest
-from checks import assert_within, check_gradient, integer_valued, kernel, nans, normal
+from checks import (
+    DEVICES,
+    FAST,
+    assert_within,
+    assume_affordable,
+    check_gradient,
+    integer_valued,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
-DEVICES = ["numpy", "cpu"]
+from minicnnrnn.kernels import gpu
 
 
 def geometry(
@@ -23,7 +33,7 @@ def geometry(
 @st.composite
 def axes(draw):
     """(length, kernel, stride, dilation, cut in front, outputs): some of them beyond reach."""
-    length, kernel = draw(st.integers(1, 7)), draw(st.integers(1, 4))
+    length, kernel = draw(upto(7)), draw(st.integers(1, 4))
     stride, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
     reach = (length - 1) * stride + (kernel - 1) * dilation + 1
     before = draw(st.integers(0, (kernel - 1) * dilation))
@@ -35,8 +45,13 @@ def axes(draw):
 def geometries(draw):
     drawn = [draw(axes()) for _ in range(draw(st.integers(1, 3)))]
     D, K, S, L, P, O = zip(*([(1, 1, 1, 1, 0, 1)] * (3 - len(drawn)) + drawn))
-    C, F = draw(st.integers(1, 20)), draw(st.integers(1, 20))
-    return geometry(draw(st.integers(1, 3)), D, C, F, K, S, L, P, O)
+    C, F = draw(upto(20)), draw(upto(20))
+    return geometry(draw(upto(3)), D, C, F, K, S, L, P, O)
+
+
+def products(g):
+    """Multiply-adds of one pass."""
+    return int(np.prod([g["N"], *g["D"], *g["K"], g["C"], g["F"]]))
 
 
 class Transposed:
@@ -98,39 +113,44 @@ def test_worked_example(device):
     assert db.tolist() == [8]
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(geometries(), seeds)
 @example(geometry(D=(1, 1, 1), K=(1, 1, 1)), 0)
 @example(geometry(N=3, D=(1, 4, 5), K=(1, 1, 1), C=19, F=35), 1)  # one matrix product
 @example(geometry(D=(2, 3, 3), K=(1, 2, 2), S=(2, 3, 3), C=2, F=33), 2)  # outputs out of reach
+@example(geometry(D=(1, 2, 2), K=(1, 2, 2), S=(1, 3, 3), C=2, F=3), 6)
 @example(geometry(N=2, D=(1, 14, 14), K=(1, 4, 4), S=(1, 2, 2), C=16, F=3, P=(0, 1, 1)), 3)
-def test_cpu_equals_reference_exactly_on_integers(g, seed):
+def test_equals_the_reference_exactly_on_integers(device, g, seed):
     x, w, b, dy = arrays(g, integer_valued, np.random.default_rng(seed), bias=seed % 2 == 0)
-    cpu, reference = Transposed("cpu", g), Transposed("numpy", g)
+    assume_affordable(device, 4 * x.size, 4 * dy.size, products(g) // 10)
+    fast, reference = Transposed(device, g), Transposed("numpy", g)
     relu = int(seed % 3 == 0)
-    np.testing.assert_array_equal(cpu.forward(x, w, b, relu), reference.forward(x, w, b, relu))
-    np.testing.assert_array_equal(cpu.backward_input(dy, w), reference.backward_input(dy, w))
+    np.testing.assert_array_equal(fast.forward(x, w, b, relu), reference.forward(x, w, b, relu))
+    np.testing.assert_array_equal(fast.backward_input(dy, w), reference.backward_input(dy, w))
     for ours, theirs in zip(
-        cpu.backward_weight(x, dy, b.size), reference.backward_weight(x, dy, b.size)
+        fast.backward_weight(x, dy, b.size), reference.backward_weight(x, dy, b.size)
     ):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@settings(max_examples=15)
+@pytest.mark.parametrize("device", FAST)
+@settings(max_examples=6 if gpu.SIMULATED else 15)
 @given(geometries(), seeds)
-def test_cpu_is_within_rounding_of_the_float64_reference(g, seed):
+def test_within_rounding_of_the_float64_reference(device, g, seed):
     x, w, b, dy = arrays(g, normal, np.random.default_rng(seed))
+    assume_affordable(device, 4 * x.size, 4 * dy.size, products(g) // 10)
     wide = [a.astype(np.float64) for a in (x, w, b, dy)]
     size = [np.abs(a) for a in wide]
-    cpu, reference = Transposed("cpu", g), Transposed("numpy", g)
+    fast, reference = Transposed(device, g), Transposed("numpy", g)
     terms = int(np.prod(g["K"])) * max(g["C"], g["F"])
     magnitude = reference.forward(*size[:3])
-    assert_within(cpu.forward(x, w, b), reference.forward(*wide[:3]), terms, magnitude)
+    assert_within(fast.forward(x, w, b), reference.forward(*wide[:3]), terms, magnitude)
     magnitude = reference.backward_input(size[3], size[1])
     dx = reference.backward_input(wide[3], wide[1])
-    assert_within(cpu.backward_input(dy, w), dx, terms, magnitude)
+    assert_within(fast.backward_input(dy, w), dx, terms, magnitude)
     terms = g["N"] * int(np.prod(g["O"]))
     for ours, theirs, magnitude in zip(
-        cpu.backward_weight(x, dy),
+        fast.backward_weight(x, dy),
         reference.backward_weight(wide[0], wide[3]),
         reference.backward_weight(size[0], size[3]),
     ):

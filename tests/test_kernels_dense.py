@@ -2,13 +2,22 @@
 
 import numpy as np
 import pytest
-from checks import assert_within, check_gradient, integer_valued, kernel, nans, normal
+from checks import (
+    DEVICES,
+    FAST,
+    assert_within,
+    assume_affordable,
+    check_gradient,
+    integer_valued,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
+from strategies import seeds, upto
 
-DEVICES = ["numpy", "cpu"]
-shapes = st.tuples(st.integers(1, 40), st.integers(1, 300), st.integers(1, 70))
-seeds = st.integers(0, 2**32 - 1)
+shapes = st.tuples(upto(40), upto(300), upto(70))
 
 
 def forward(device, x, w, b, relu=0):
@@ -42,31 +51,35 @@ def test_worked_example(device):
     assert db.tolist() == [1, 2, 0]
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(shapes, seeds, st.booleans(), st.integers(0, 1))
 @example((1, 1, 1), 0, True, 0)
+@example((50, 3, 2), 0, True, 0)  # on a GPU a weight gradient in parts
 @example((200, 300, 64), 1, True, 1)
-def test_cpu_equals_reference_exactly_on_integers(shape, seed, bias, relu):
+def test_equals_the_reference_exactly_on_integers(device, shape, seed, bias, relu):
     rng = np.random.default_rng(seed)
     N, C, F = shape
+    assume_affordable(device, N * C, C * F)
     x, w, dy = (integer_valued(rng, *s) for s in ((N, C), (C, F), (N, F)))
     b = integer_valued(rng, F if bias else 0)
-    np.testing.assert_array_equal(forward("cpu", x, w, b, relu), forward("numpy", x, w, b, relu))
+    np.testing.assert_array_equal(forward(device, x, w, b, relu), forward("numpy", x, w, b, relu))
     for ours, reference in zip(
-        backward("cpu", x, w, dy, bias), backward("numpy", x, w, dy, bias), strict=True
+        backward(device, x, w, dy, bias), backward("numpy", x, w, dy, bias), strict=True
     ):
         np.testing.assert_array_equal(ours, reference)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(shapes, seeds)
-def test_cpu_is_within_rounding_of_the_float64_reference(shape, seed):
+def test_within_rounding_of_the_float64_reference(device, shape, seed):
     rng = np.random.default_rng(seed)
     N, C, F = shape
     x, w, b, dy = (normal(rng, *s) for s in ((N, C), (C, F), (F,), (N, F)))
     wide = [a.astype(np.float64) for a in (x, w, b, dy)]
     assert_within(
-        forward("cpu", x, w, b), forward("numpy", *wide[:3]), C, np.abs(x) @ np.abs(w) + np.abs(b)
+        forward(device, x, w, b), forward("numpy", *wide[:3]), C, np.abs(x) @ np.abs(w) + np.abs(b)
     )
-    dx, dw, db = backward("cpu", x, w, dy)
+    dx, dw, db = backward(device, x, w, dy)
     ex, ew, eb = backward("numpy", wide[0], wide[1], wide[3])
     assert_within(dx, ex, F, np.abs(dy) @ np.abs(w).T)
     assert_within(dw, ew, N, np.abs(x).T @ np.abs(dy))
@@ -89,7 +102,8 @@ def test_gradients_of_the_reference(shape, seed):
     )
 
 
-def test_nan_passes_through_relu():
+@pytest.mark.parametrize("device", FAST)
+def test_nan_passes_through_relu(device):
     x = np.array([[np.nan, 1]], np.float32)
     w = np.ones((2, 3), np.float32)
-    assert np.isnan(forward("cpu", x, w, np.zeros(3, np.float32), relu=1)).all()
+    assert np.isnan(forward(device, x, w, np.zeros(3, np.float32), relu=1)).all()

@@ -3,12 +3,20 @@
 import numba
 import numpy as np
 import pytest
-from checks import assert_within, check_gradient, integer_valued, kernel, nans, normal
+from checks import (
+    DEVICES,
+    FAST,
+    assert_within,
+    assume_affordable,
+    check_gradient,
+    integer_valued,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import seeds, windows
-
-DEVICES = ["numpy", "cpu"]
+from strategies import seeds, upto, windows
 
 
 def geometry(N=1, size=(5, 5), C=1, M=1, K=(3, 3), S=(1, 1), L=(1, 1), P=(0, 0), O=None):
@@ -23,8 +31,8 @@ def geometries(draw):
     """With strides and dilation at once, kernels beyond the image, and channels of any number."""
     axes = [draw(windows(longest=14)) for _ in range(draw(st.integers(1, 2)))]
     size, K, S, L, P, O = zip(*([(1, 1, 1, 1, 0, 1)] * (2 - len(axes)) + axes))
-    C, M = draw(st.integers(1, 40)), draw(st.sampled_from([1, 1, 2, 3]))
-    return geometry(draw(st.integers(1, 3)), size, C, M, K, S, L, P, O)
+    C, M = draw(upto(40)), draw(st.sampled_from([1, 1, 2, 3]))
+    return geometry(draw(upto(3)), size, C, M, K, S, L, P, O)
 
 
 class Depthwise:
@@ -82,42 +90,48 @@ def test_worked_example(device):
     assert db.tolist() == [1, 1, 2, 0]
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(geometries(), seeds)
 @example(geometry(size=(1, 1), K=(1, 1)), 0)
 @example(geometry(N=2, size=(4, 4), C=33, K=(4, 4)), 1)  # kernel == image
 @example(geometry(size=(7, 9), C=3, K=(2, 2), S=(3, 4)), 2)  # stride > kernel
+@example(geometry(N=2, size=(9, 9), C=2, K=(3, 2), S=(2, 1), P=(1, 0), O=(5, 8)), 4)
+@example(geometry(N=1, size=(8, 9), C=1, M=2, K=(3, 2), S=(4, 3), L=(2, 2)), 6)
 @example(geometry(N=5, size=(30, 30), C=16, K=(3, 3), P=(1, 1), O=(30, 30)), 3)  # in parts
 @example(geometry(size=(1, 1), C=9, K=(4, 4), L=(2, 2), P=(3, 3), O=(1, 1)), 6)  # no tap inside
 @example(geometry(N=2, size=(11, 13), C=70, K=(5, 3), S=(2, 4), L=(3, 2), P=(2, 1), O=(3, 3)), 6)
 @example(geometry(N=2, size=(9, 9), C=5, M=3, K=(3, 3), S=(2, 2), P=(1, 1), O=(5, 5)), 7)
-def test_cpu_equals_reference_exactly_on_integers(g, seed):
+def test_equals_the_reference_exactly_on_integers(device, g, seed):
     rng = np.random.default_rng(seed)
     x, w, b, dy = arrays(g, integer_valued, rng, bias=seed % 2 == 0)
-    cpu, reference = Depthwise("cpu", g), Depthwise("numpy", g)
+    assume_affordable(device, x.size, dy.size)
+    fast, reference = Depthwise(device, g), Depthwise("numpy", g)
     relu = int(seed % 3 == 0)
-    np.testing.assert_array_equal(cpu.forward(x, w, b, relu), reference.forward(x, w, b, relu))
-    np.testing.assert_array_equal(cpu.backward_input(dy, w), reference.backward_input(dy, w))
+    np.testing.assert_array_equal(fast.forward(x, w, b, relu), reference.forward(x, w, b, relu))
+    np.testing.assert_array_equal(fast.backward_input(dy, w), reference.backward_input(dy, w))
     for ours, theirs in zip(
-        cpu.backward_weight(x, dy, b.size), reference.backward_weight(x, dy, b.size)
+        fast.backward_weight(x, dy, b.size), reference.backward_weight(x, dy, b.size)
     ):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(geometries(), seeds)
-def test_cpu_is_within_rounding_of_the_float64_reference(g, seed):
+def test_within_rounding_of_the_float64_reference(device, g, seed):
     x, w, b, dy = arrays(g, normal, np.random.default_rng(seed))
+    assume_affordable(device, x.size, dy.size)
     wide = [a.astype(np.float64) for a in (x, w, b, dy)]
     size = [np.abs(a) for a in wide]
-    cpu, reference = Depthwise("cpu", g), Depthwise("numpy", g)
+    fast, reference = Depthwise(device, g), Depthwise("numpy", g)
     terms = int(np.prod(g["K"])) * g["M"]
     magnitude = reference.forward(*size[:3])
-    assert_within(cpu.forward(x, w, b), reference.forward(*wide[:3]), terms, magnitude)
+    assert_within(fast.forward(x, w, b), reference.forward(*wide[:3]), terms, magnitude)
     magnitude = reference.backward_input(size[3], size[1])
     dx = reference.backward_input(wide[3], wide[1])
-    assert_within(cpu.backward_input(dy, w), dx, terms, magnitude)
+    assert_within(fast.backward_input(dy, w), dx, terms, magnitude)
     terms = g["N"] * int(np.prod(g["O"]))
     for ours, theirs, magnitude in zip(
-        cpu.backward_weight(x, dy),
+        fast.backward_weight(x, dy),
         reference.backward_weight(wide[0], wide[3]),
         reference.backward_weight(size[0], size[3]),
     ):
@@ -157,14 +171,15 @@ def test_the_same_bits_on_one_thread_and_on_all(g, seed):
         np.testing.assert_array_equal(one, many)
 
 
-def test_a_nan_stays_in_its_channel_and_passes_through_relu():
+@pytest.mark.parametrize("device", FAST)
+def test_a_nan_stays_in_its_channel_and_passes_through_relu(device):
     g = geometry(size=(3, 3), C=20, P=(1, 1), O=(3, 3))
     x, w, b, dy = arrays(g, normal, np.random.default_rng(0))
     x[0, 0, 0, 3] = np.nan
-    y = Depthwise("cpu", g).forward(x, w, b, relu=1)
+    y = Depthwise(device, g).forward(x, w, b, relu=1)
     assert np.isnan(y[0, :2, :2, 3]).all()
     assert np.isfinite(np.delete(y, 3, axis=-1)).all()
-    dw, _ = Depthwise("cpu", g).backward_weight(x, dy)
+    dw, _ = Depthwise(device, g).backward_weight(x, dy)
     assert np.isnan(dw[:2, :2, 3]).all()
     assert np.isfinite(np.delete(dw, 3, axis=2)).all()
 

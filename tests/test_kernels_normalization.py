@@ -3,18 +3,28 @@
 import numba
 import numpy as np
 import pytest
-from checks import assert_within, check_gradient, kernel, nans, normal
+from checks import (
+    DEVICES,
+    FAST,
+    assert_within,
+    assume_affordable,
+    check_gradient,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
+from minicnnrnn.kernels import gpu
 from minicnnrnn.kernels.jit import JIT
 
-DEVICES = ["numpy", "cpu"]
 EPSILON, MOMENTUM = 1e-3, 0.9
 shapes = st.one_of(
-    st.tuples(st.integers(1, 300), st.integers(1, 20)),
-    st.tuples(st.integers(1, 12), st.integers(200, 400)),
+    st.tuples(upto(300), upto(20)),
+    st.tuples(upto(12), upto(400)),
+    st.tuples(st.integers(16, 30), upto(2)),
 )
 NO_MASK = np.empty(0, np.uint8)
 
@@ -109,16 +119,18 @@ def test_worked_affine_map(device):
     assert affine(device, x, a, a, b).tolist() == [[8, 17], [12, 23]]
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(shapes, seeds, st.booleans(), st.booleans())
 @example((1, 1), 0, True, True)
 @example((1, 300), 0, True, False)
 @example((5000, 3), 0, True, False)
 @example((1200, 16), 0, False, True)
-def test_cpu_is_near_the_float64_reference(shape, seed, scaled, masked):
+def test_near_the_float64_reference(device, shape, seed, scaled, masked):
+    assume_affordable(device, np.prod(shape))
     rng, x, dy, gamma, beta = arrays(seed, *shape, scaled)
     mask = some_mask(rng, shape[0]) if masked else NO_MASK
     wide = [a.astype(np.float64) for a in (x, gamma, beta)]
-    y, mean, inverse, *moving = forward("cpu", x, gamma, beta, mask, (2, 3))
+    y, mean, inverse, *moving = forward(device, x, gamma, beta, mask, (2, 3))
     expected, *statistics = forward("numpy", *wide, mask, (2, 3))
     # Where a channel hardly varies, what its mean was rounded by is magnified.
     largest = 8 * statistics[1].max() * (1 + np.abs(x).max())
@@ -128,7 +140,7 @@ def test_cpu_is_near_the_float64_reference(shape, seed, scaled, masked):
         np.testing.assert_allclose(ours, reference, rtol=1e-5, atol=1e-6)
     scale = largest * (1 + np.abs(gamma).max(initial=0))
     assert_within(y, expected, 4, scale)
-    ours = backward("cpu", x, dy, gamma, mean, inverse, mask)
+    ours = backward(device, x, dy, gamma, mean, inverse, mask)
     reference = backward("numpy", wide[0], dy.astype(np.float64), wide[1], *statistics[:2], mask)
     size = np.abs(dy).sum(0)
     assert_within(ours[1], reference[1], 30, largest * size)
@@ -136,29 +148,31 @@ def test_cpu_is_near_the_float64_reference(shape, seed, scaled, masked):
     assert_within(ours[0], reference[0], 30, scale * largest * (1 + np.abs(dy).max()))
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(shapes, seeds, st.booleans())
-def test_inference_is_near_the_float64_reference(shape, seed, scaled):
+def test_inference_is_near_the_float64_reference(device, shape, seed, scaled):
     rng, x, dy, gamma, beta = arrays(seed, *shape, scaled)
     mean, variance = normal(rng, shape[1]), np.square(normal(rng, shape[1]))
     wide = [a.astype(np.float64) for a in (x, gamma, beta, mean, variance)]
-    y, inverse = inference("cpu", x, gamma, beta, mean, variance)
+    y, inverse = inference(device, x, gamma, beta, mean, variance)
     expected, exact = inference("numpy", *wide)
     np.testing.assert_allclose(inverse, exact, rtol=1e-6)
     size = exact.max() * (1 + np.abs(gamma).max(initial=0)) * (1 + np.abs(x).max())
     assert_within(y, expected, 4, size)
-    dx, *_ = backward("cpu", x, dy, gamma, mean, inverse, constant=True)
+    dx, *_ = backward(device, x, dy, gamma, mean, inverse, constant=True)
     scale = inverse * gamma if gamma.size else inverse
     np.testing.assert_allclose(dx, dy * scale, rtol=1e-6)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(shapes, seeds)
-def test_the_affine_map_is_exact_on_integers(shape, seed):
+def test_the_affine_map_is_exact_on_integers(device, shape, seed):
     rng = np.random.default_rng(seed)
     x, center, scale, shift = (
         rng.integers(-9, 10, size).astype(np.float32) for size in (shape, *(shape[1:],) * 3)
     )
     np.testing.assert_array_equal(
-        affine("cpu", x, center, scale, shift), affine("numpy", x, center, scale, shift)
+        affine(device, x, center, scale, shift), affine("numpy", x, center, scale, shift)
     )
 
 
@@ -199,6 +213,7 @@ def test_gradients_of_the_reference(shape, seed, masked, scaled):
 @example((1, 1), 0, True, False, True)
 @example((2000, 16), 0, True, False, False)
 def test_a_fused_relu_is_a_relu_behind(device, shape, seed, scaled, masked, constant):
+    assume_affordable(device, np.prod(shape))
     rng, x, dy, gamma, beta = arrays(seed, *shape, scaled)
     mask = some_mask(rng, shape[0]) if masked else NO_MASK
     plain, mean, inverse, *_ = forward(device, x, gamma, beta, mask)
@@ -231,15 +246,17 @@ def test_nan_and_infinity_pass_a_fused_relu(device):
     assert (dx == -np.inf).all()
 
 
-def test_a_mean_far_from_zero_costs_no_digits():
-    _, x, _, gamma, beta = arrays(0, 3000, 5, mean=1e4)
+@pytest.mark.parametrize("device", FAST)
+def test_a_mean_far_from_zero_costs_no_digits(device):
+    rows = 100 if gpu.SIMULATED else 3000
+    _, x, _, gamma, beta = arrays(0, rows, 5, mean=1e4)
     wide = [a.astype(np.float64) for a in (x, gamma, beta)]
-    y, _, inverse, *_ = forward("cpu", x, gamma, beta)
+    y, _, inverse, *_ = forward(device, x, gamma, beta)
     expected, _, exact, *_ = forward("numpy", *wide)
     np.testing.assert_allclose(inverse, exact, rtol=1e-5)
     np.testing.assert_allclose(y, expected, atol=1e-5)
     x[0] = 0  # the first row says little about the others
-    _, _, inverse, *_ = forward("cpu", x, gamma, beta)
+    _, _, inverse, *_ = forward(device, x, gamma, beta)
     np.testing.assert_allclose(
         inverse, forward("numpy", x.astype(np.float64), *wide[1:])[2], rtol=1e-4
     )
@@ -258,20 +275,21 @@ def test_without_any_row_that_counts(device):
     np.testing.assert_allclose(dx, dy * gamma * EPSILON**-0.5, rtol=1e-5)
 
 
-def test_masked_rows_may_hold_anything_and_nan_stays_in_its_channel():
+@pytest.mark.parametrize("device", FAST)
+def test_masked_rows_may_hold_anything_and_nan_stays_in_its_channel(device):
     _, x, dy, gamma, beta = arrays(0, 40, 3)
     mask = np.ones(40, np.uint8)
     mask[[0, 7]] = 0
     x[[0, 7]] = np.nan
-    y, mean, inverse, *_ = forward("cpu", x, gamma, beta, mask)
+    y, mean, inverse, *_ = forward(device, x, gamma, beta, mask)
     assert np.isfinite(y[mask == 1]).all()
     assert np.isnan(y[mask == 0]).all()
     x[[0, 7]] = 1
     x[3, 1] = np.nan
-    y, mean, inverse, *_ = forward("cpu", x, gamma, beta)
+    y, mean, inverse, *_ = forward(device, x, gamma, beta)
     assert np.isnan(y[:, 1]).all()
     assert np.isfinite(y[:, [0, 2]]).all()
-    dx, dgamma, _ = backward("cpu", x, dy, gamma, mean, inverse)
+    dx, dgamma, _ = backward(device, x, dy, gamma, mean, inverse)
     assert np.isnan(dx[:, 1]).all()
     assert np.isnan(dgamma).tolist() == [False, True, False]
 

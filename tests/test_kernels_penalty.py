@@ -102,6 +102,13 @@ def test_nan_stays(device):
     assert np.flatnonzero(np.isnan(g)).tolist() == [7]
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_total_counts_samples(device):
+    totals = np.array([1.5, 7.0])
+    kernel("penalty", "penalty_total", device)(totals, np.array([0.25]), 6)
+    assert totals.tolist() == [3, 7]
+
+
 @pytest.mark.skipif(not JIT, reason="threads need compiled kernels")
 def test_the_same_bits_on_one_thread_and_on_all():
     rng = np.random.default_rng(0)

@@ -3,14 +3,23 @@
 import numba
 import numpy as np
 import pytest
-from checks import assert_within, check_gradient, integer_valued, kernel, nans, normal
+from checks import (
+    DEVICES,
+    FAST,
+    assert_within,
+    assume_affordable,
+    check_gradient,
+    integer_valued,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
 from minicnnrnn.kernels.jit import JIT
 
-DEVICES = ["numpy", "cpu"]
 PARAMETERS = st.tuples(
     st.sampled_from([0.0, 0.25, 1.0]),
     st.sampled_from([0.0, 1.0]),
@@ -49,11 +58,12 @@ def test_worked_examples(device):
     assert dw.ravel().tolist() == [-6, -3]
 
 
-@given(st.integers(1, 60), PARAMETERS, seeds)
-def test_relu_equals_its_reference(size, parameters, seed):
+@pytest.mark.parametrize("device", FAST)
+@given(upto(60), PARAMETERS, seeds)
+def test_relu_equals_its_reference(device, size, parameters, seed):
     rng = np.random.default_rng(seed)
     x, dy = integer_valued(rng, size) / 2, integer_valued(rng, size)
-    for one, other in zip(*(relu(device, x, dy, *parameters) for device in DEVICES)):
+    for one, other in zip(*(relu(d, x, dy, *parameters) for d in ("numpy", device))):
         np.testing.assert_array_equal(one, other)
     x = rng.choice([-2.3, -0.7, 0.3, 0.8, 1.7, 2.2], size)  # away from the kinks
     check_gradient(
@@ -64,21 +74,24 @@ def test_relu_equals_its_reference(size, parameters, seed):
     )
 
 
-@given(st.tuples(*[st.integers(1, 5)] * 5), st.tuples(*[st.booleans()] * 4), seeds)
+@pytest.mark.parametrize("device", FAST)
+@given(st.tuples(*[upto(5)] * 5), st.tuples(*[st.booleans()] * 4), seeds)
+@example((30, 1, 2, 1, 3), (True, True, True, False), 0)
 @example((1, 1, 1, 1, 1), (False,) * 4, 0)
 @example((20, 1, 2, 3, 40), (True, True, True, False), 0)
 @example((20, 1, 2, 3, 40), (False, False, False, True), 0)
-def test_prelu_equals_its_reference(shape, shared, seed):
+def test_prelu_equals_its_reference(device, shape, shared, seed):
+    assume_affordable(device, np.prod(shape))
     rng = np.random.default_rng(seed)
     slopes = (1, *(1 if same else n for n, same in zip(shape[1:], shared)))
     x, dy = integer_valued(rng, *shape), integer_valued(rng, *shape)
     w = integer_valued(rng, *slopes)
-    for one, other in zip(*(prelu(device, x, w, dy) for device in DEVICES)):
+    for one, other in zip(*(prelu(d, x, w, dy) for d in ("numpy", device))):
         np.testing.assert_array_equal(one, other)
     x, dy, w = normal(rng, *shape), normal(rng, *shape), normal(rng, *slopes)
     wide = prelu("numpy", *(a.astype(np.float64) for a in (x, w, dy)))
     terms = x.size // w.size
-    for ours, reference in zip(prelu("cpu", x, w, dy), wide):
+    for ours, reference in zip(prelu(device, x, w, dy), wide):
         assert_within(ours, reference, terms, np.abs(x).max() * (1 + np.abs(dy).max()) * terms)
 
 

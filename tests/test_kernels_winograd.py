@@ -5,16 +5,27 @@ from unittest import mock
 import numba
 import numpy as np
 import pytest
-from checks import EPSILON, assert_within, check_gradient, integer_valued, kernel, nans, normal
+from checks import (
+    DEVICES,
+    EPSILON,
+    FAST,
+    assert_within,
+    assume_affordable,
+    check_gradient,
+    integer_valued,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
 from minicnnrnn import Sequential, layers
-from minicnnrnn.kernels import transform, winograd
+from minicnnrnn.kernels import gpu, transform, winograd
 
-DEVICES = ["numpy", "cpu"]
 NO_RELU = np.zeros((0,) * 5, np.float32)
+CPU_ALONE, NOWHERE = [False, True, False], [False] * 3  # where it pays: NumPy, CPU, CUDA
 
 
 def shape(N=1, D=1, H=6, W=6, C=1, F=1, PH=0, PW=0, KD=1, LD=1, PD=0):
@@ -26,6 +37,7 @@ def shape(N=1, D=1, H=6, W=6, C=1, F=1, PH=0, PW=0, KD=1, LD=1, PD=0):
 @st.composite
 def shapes(draw, longest=11, channels=20):
     """Images from one pixel on, odd as often as not; any padding that leaves an output."""
+    longest, channels = (4, 3) if gpu.SIMULATED else (longest, channels)
     PH, PW = draw(st.integers(0, 2)), draw(st.integers(0, 2))
     H, W = (draw(st.integers(max(1, 3 - 2 * P), longest)) for P in (PH, PW))
     C, F = draw(st.integers(1, channels)), draw(st.integers(1, channels))
@@ -136,6 +148,7 @@ def test_the_reference_is_the_direct_convolution(g, seed):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(shapes(), seeds)
 @example(shape(H=1, W=1, PH=1, PW=1), 0)
 @example(shape(H=3, W=3), 1)  # kernel == image
@@ -147,27 +160,28 @@ def test_the_reference_is_the_direct_convolution(g, seed):
 @example(shape(D=21, H=4, W=5, C=24, F=9, KD=3, PD=1, PH=1, PW=1), 6)  # blocks of planes
 @example(shape(D=1, H=4, W=5, C=3, F=2, KD=2, LD=2, PD=1), 7)  # a kernel that meets no plane
 @example(shape(N=2, D=5, H=9, W=6, C=90, F=100, KD=2, PD=1, PH=1), 8)  # groups, both ways
-def test_cpu_is_within_rounding_of_the_float64_reference(g, seed):
+def test_within_rounding_of_the_float64_reference(device, g, seed):
     """Componentwise: as many roundings as operations in a row, of the sum of absolute values.
 
     Those are what the algorithm gives with the absolute values of its matrices and inputs.
     """
     rng = np.random.default_rng(seed)
-    cpu, reference = Convolution(g, "cpu"), Convolution(g, "numpy")
-    x, w, b, dy = cpu.arrays(normal, rng, bias=seed % 2 == 0)
-    y = cpu.forward(x, w, b, relu=1)
+    fast, reference = Convolution(g, device), Convolution(g, "numpy")
+    x, w, b, dy = fast.arrays(normal, rng, bias=seed % 2 == 0)
+    assume_affordable(device, 4 * x.size, 4 * dy.size, dy.size * w.size // g["F"] // 2)
+    y = fast.forward(x, w, b, relu=1)
     gated = np.where(y <= 0, 0, dy)
     wide = [a.astype(np.float64) for a in (x, w, b, gated)]
     with absolute_matrices():
         sizes = reference.all(*[np.abs(a) for a in wide])
-    tiles = g["N"] * cpu.y_shape[1] * (np.array(cpu.y_shape[2:4]) // 4 + 1).prod()
+    tiles = g["N"] * fast.y_shape[1] * (np.array(fast.y_shape[2:4]) // 4 + 1).prod()
     sums = np.array([g["KD"] * g["C"], g["KD"] * g["F"], tiles, 16 * tiles])
     terms = sums + 24  # and those of three transforms
     for ours, theirs, count, size in zip(
-        [cpu.forward(x, w, b), *cpu.all(x, w, b, dy, y)[1:]], reference.all(*wide), terms, sizes
+        [fast.forward(x, w, b), *fast.all(x, w, b, dy, y)[1:]], reference.all(*wide), terms, sizes
     ):
         assert_within(ours, theirs, count, size)
-    np.testing.assert_array_equal(y, np.maximum(cpu.forward(x, w, b), 0))
+    np.testing.assert_array_equal(y, np.maximum(fast.forward(x, w, b), 0))
 
 
 @given(shapes(), seeds)
@@ -299,15 +313,15 @@ def pays(N=16, D=1, H=16, W=16, C=64, F=64, K=(1, 3, 3), S=(1, 1, 1), L=(1, 1, 1
         kernel("winograd", "winograd_pays", device)(
             N, D, H, W, C, *outputs, F, *K, *S, *L, G
         )
-        for device in DEVICES
+        for device in ("numpy", "cpu", "cuda")
     ]  # fmt: skip
 
 
 def test_it_pays_where_it_was_measured_to():
-    assert pays() == pays(C=32, F=32) == pays(N=1, C=128, F=128) == [False, True]
-    assert pays(K=(3, 3, 3), D=8, C=16, F=32) == pays(N=8, H=4, W=4, C=512, F=512) == [False, True]
-    assert pays(K=(3, 3, 3), D=8, C=3, F=16) == [False, False]
-    assert pays(C=3) == pays(N=1, H=4, W=4) == pays(H=2, W=2) == [False, False]
+    assert pays() == pays(C=32, F=32) == pays(N=1, C=128, F=128) == CPU_ALONE
+    assert pays(K=(3, 3, 3), D=8, C=16, F=32) == pays(N=8, H=4, W=4, C=512, F=512) == CPU_ALONE
+    assert pays(K=(3, 3, 3), D=8, C=3, F=16) == NOWHERE
+    assert pays(C=3) == pays(N=1, H=4, W=4) == pays(H=2, W=2) == NOWHERE
 
 
 @pytest.mark.parametrize(
@@ -318,7 +332,7 @@ def test_it_pays_where_it_was_measured_to():
     ],
 )  # fmt: skip
 def test_it_leaves_other_convolutions_alone(other):
-    assert pays(**other) == [False, False]
+    assert pays(**other) == NOWHERE
 
 
 def test_a_layer_changes_between_kernels_with_its_shapes():

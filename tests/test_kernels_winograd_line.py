@@ -5,16 +5,27 @@ from unittest import mock
 import numba
 import numpy as np
 import pytest
-from checks import EPSILON, assert_within, check_gradient, integer_valued, kernel, nans, normal
+from checks import (
+    DEVICES,
+    EPSILON,
+    FAST,
+    assert_within,
+    assume_affordable,
+    check_gradient,
+    integer_valued,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
 from minicnnrnn import Sequential, layers
-from minicnnrnn.kernels import transform_line, winograd_line
+from minicnnrnn.kernels import gpu, transform_line, winograd_line
 
-DEVICES = ["numpy", "cpu"]
 NO_RELU = np.zeros((0,) * 5, np.float32)
+CPU_ALONE, NOWHERE = [False, True, False], [False] * 3  # where it pays: NumPy, CPU, CUDA
 ONES = (1,) * 6  # strides and dilation
 
 
@@ -26,11 +37,12 @@ def shape(N=1, D=1, H=1, W=6, C=1, F=1, KW=5, PW=0):
 @st.composite
 def shapes(draw, longest=27, channels=20):
     """Sequences from one step on, odd as often as not; any padding that leaves an output."""
+    longest = 6 if gpu.SIMULATED else longest
     KW = draw(st.sampled_from([3, 5]))
     PW = draw(st.integers(0, KW - 1))
     W = draw(st.integers(max(1, KW - 2 * PW), longest))
     rows = [draw(st.integers(1, most)) for most in (3, 2, 2)]
-    return shape(*rows, W, *[draw(st.integers(1, channels)) for _ in range(2)], KW, PW)
+    return shape(*rows, W, *[draw(upto(channels)) for _ in range(2)], KW, PW)
 
 
 class Convolution:
@@ -132,6 +144,7 @@ def test_the_reference_is_the_direct_convolution(g, seed):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(shapes(), seeds)
 @example(shape(W=1, PW=2), 0)
 @example(shape(W=5), 1)  # kernel == image
@@ -140,27 +153,28 @@ def test_the_reference_is_the_direct_convolution(g, seed):
 @example(shape(N=90, W=30, C=9, F=10, PW=2), 4)  # parts of a weight gradient
 @example(shape(N=90, H=7, W=8, C=9, F=10, KW=3, PW=1), 5)
 @example(shape(W=2, C=3, F=160, PW=4), 6)  # groups of filters
-def test_cpu_is_within_rounding_of_the_float64_reference(g, seed):
+def test_within_rounding_of_the_float64_reference(device, g, seed):
     """Componentwise: as many roundings as operations in a row, of the sum of absolute values.
 
     Those are what the algorithm gives with the absolute values of its matrices and inputs.
     """
     rng = np.random.default_rng(seed)
-    cpu, reference = Convolution(g, "cpu"), Convolution(g, "numpy")
-    x, w, b, dy = cpu.arrays(normal, rng, bias=seed % 2 == 0)
-    y = cpu.forward(x, w, b, relu=1)
+    fast, reference = Convolution(g, device), Convolution(g, "numpy")
+    x, w, b, dy = fast.arrays(normal, rng, bias=seed % 2 == 0)
+    assume_affordable(device, 4 * x.size, 4 * dy.size, dy.size * w.size // g["F"] // 4)
+    y = fast.forward(x, w, b, relu=1)
     gated = np.where(y <= 0, 0, dy)
     wide = [a.astype(np.float64) for a in (x, w, b, gated)]
     with absolute_matrices():
         sizes = reference.all(*[np.abs(a) for a in wide])
-    tiles = np.prod(cpu.y_shape[:3]) * (cpu.y_shape[3] // (9 - g["KW"]) + 1)
-    outputs = np.prod(cpu.y_shape[:4])
+    tiles = np.prod(fast.y_shape[:3]) * (fast.y_shape[3] // (9 - g["KW"]) + 1)
+    outputs = np.prod(fast.y_shape[:4])
     terms = np.array([g["C"], g["F"], tiles, outputs]) + 20  # and those of three transforms
     for ours, theirs, count, size in zip(
-        [cpu.forward(x, w, b), *cpu.all(x, w, b, dy, y)[1:]], reference.all(*wide), terms, sizes
+        [fast.forward(x, w, b), *fast.all(x, w, b, dy, y)[1:]], reference.all(*wide), terms, sizes
     ):
         assert_within(ours, theirs, count, size)
-    np.testing.assert_array_equal(y, np.maximum(cpu.forward(x, w, b), 0))
+    np.testing.assert_array_equal(y, np.maximum(fast.forward(x, w, b), 0))
 
 
 @pytest.mark.parametrize("KW", [3, 5])
@@ -273,13 +287,13 @@ def pays(N=16, D=1, H=1, W=128, C=64, F=64, K=(1, 1, 5), S=(1, 1, 1), L=(1, 1, 1
         kernel("winograd_line", "winograd_line_pays", device)(
             N, D, H, W, C, *outputs, F, *K, *S, *L, G
         )
-        for device in DEVICES
+        for device in ("numpy", "cpu", "cuda")
     ]  # fmt: skip
 
 
 def test_it_pays_where_it_was_measured_to():
-    assert pays() == pays(C=32, F=32, K=(1, 1, 3)) == pays(C=16) == pays(H=9) == [False, True]
-    assert pays(C=3) == pays(N=1, W=24) == pays(C=8, F=32) == [False, False]
+    assert pays() == pays(C=32, F=32, K=(1, 1, 3)) == pays(C=16) == pays(H=9) == CPU_ALONE
+    assert pays(C=3) == pays(N=1, W=24) == pays(C=8, F=32) == NOWHERE
 
 
 @pytest.mark.parametrize(
@@ -290,7 +304,7 @@ def test_it_pays_where_it_was_measured_to():
     ],
 )  # fmt: skip
 def test_it_leaves_other_convolutions_alone(other):
-    assert pays(**other) == [False, False]
+    assert pays(**other) == NOWHERE
 
 
 def test_a_layer_changes_between_kernels_with_its_shapes():

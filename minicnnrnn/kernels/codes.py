@@ -41,6 +41,9 @@ PROBABILITIES, LOGITS, FUSED = 0, 1, 2
 
 IGNORE_NONE = -(2**31)  # a label that no row has
 
+# What becomes of the losses of all rows.
+SUM, MEAN, WEIGHTED_MEAN = range(3)
+
 # --- metrics ---------------------------------------------------------------------------
 
 # Which outputs of a row may count as positive: all; or those equal to the largest one, unless it

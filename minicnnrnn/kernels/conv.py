@@ -1,7 +1,10 @@
 """Convolution in one to three dimensions: strides, dilation, groups, any padding."""
 
+import math
+
 import numpy as np
 
+from minicnnrnn.kernels import dense
 from minicnnrnn.kernels.band import BAND_ROWS, ZERO, add_parts, band_rows, copy_band, pack_gradient
 from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.gemm import (
@@ -10,12 +13,16 @@ from minicnnrnn.kernels.gemm import (
     OVERWRITE,
     RELU,
     block,
+    launch_product,
+    parts_of_sum,
     product,
     product_transposed,
     product_transposed_workspace,
     set_offset,
     sum_rows,
+    tiled_product,
 )
+from minicnnrnn.kernels.gpu import divisor, gpu, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import (
     PANEL,
@@ -26,6 +33,19 @@ from minicnnrnn.kernels.panel import (
     panel_size,
     panel_width,
     panels,
+)
+from minicnnrnn.kernels.window import (
+    NOWHERE,
+    PHASE,
+    PIXEL,
+    TAP,
+    coordinates,
+    flat,
+    geometry_of,
+    outside,
+    phases_along,
+    seen,
+    taps_met,
 )
 
 # ---------------------------------------------------------------------------------------
@@ -597,3 +617,168 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
         add_parts(flat, ws, scratch + MAX_WORKERS * band_size, parts)
     if db.size:
         add_parts(db, ws, bias_sums, parts)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# Products of tiles. ``window.py`` finds their elements of x and dy in the images, when wanted.
+
+ONE = np.float32(1)
+
+
+@gpu
+def _x_of_output(operands, group, output, element):
+    return seen(operands[1], group, output, element, operands[-1])
+
+
+@gpu
+def _w_of_group(operands, group, element, f):
+    w, F, FG = operands[2], operands[5], operands[6]
+    return w[element * F + group * FG + f]
+
+
+@gpu
+def _store_y(operands, group, part, output, f, total):
+    y, x, w, b, relu, F, FG, geometry = operands
+    f += group * FG
+    if b.size:
+        total += b[f]
+    y[output * F + f] = ZERO if relu and total < ZERO else total
+
+
+_forward = tiled_product(_x_of_output, _w_of_group, _store_y, True, False)
+
+
+def _is_product(x, y, w, steps, G):
+    """Whether the convolution is one matrix product over all pixels; `steps` ends with padding."""
+    plain = (*w.shape[:3], *steps[:3], G) == (1,) * 7 and not any(steps[6:])
+    return plain and x.shape[:4] == y.shape[:4]
+
+
+def _rows(array):
+    return array.reshape(-1, array.shape[-1])
+
+
+def conv_workspace_cuda(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
+    rows = KD * KH * KW * (C // G) + 1
+    return parts_of_sum(rows, F // G, N * OD * OH * OW, G) * rows * F
+
+
+def conv_prepare_cuda(w, G, ws):
+    """The tiles read the filters as they are."""
+
+
+def conv_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
+    steps, F = (SD, SH, SW, LD, LH, LW, PD, PH, PW), y.shape[4]
+    if _is_product(x, y, w, steps, G):
+        dense.dense_forward_cuda(_rows(y), _rows(x), _rows(w), b, relu, ws)
+        return
+    launch_product(
+        _forward, y.size // F, F // G, w.size // F, G, 1, y.reshape(-1), x.reshape(-1),
+        w.reshape(-1), b, int(relu), F, F // G, geometry_of(x, y, w, *steps, G),
+    )  # fmt: skip
+
+
+# --- backward, input -------------------------------------------------------------------
+#
+# As on the CPU each phase of pixels is a product of its own.
+
+
+@gpu
+def _dy_of_pixel(operands, group, pixel, element):
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
+    f, _, step = taps_met(axes, by_FG, group, element)
+    n, first = coordinates(axes, PIXEL, pixel)
+    if outside(first, step, outputs):
+        return ZERO
+    at = flat(n, first, outputs) * outputs[3] + (flat(0, step, outputs) * outputs[3] + f)
+    return ZERO if y.size and y[at] <= ZERO else dy[at]
+
+
+@gpu
+def _w_of_tap(operands, group, element, c):
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
+    f, tap, step = taps_met(axes, by_FG, group, element)
+    if step[0] == NOWHERE:
+        return ZERO
+    return w[(flat(0, tap, kernel) * kernel[3] + c) * outputs[3] + f]
+
+
+@gpu
+def _store_dx(operands, group, part, pixel, c, total):
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
+    group, phase = coordinates(axes, PHASE, group)
+    n, (d, h, v) = coordinates(axes, PIXEL, pixel)
+    first = d * strides[0], h * strides[1], v * strides[2]
+    if not outside(first, phase, image):
+        c += group * kernel[3]
+        if b.size:
+            total += b[c]
+        at = (flat(n, first, image) + flat(0, phase, image)) * image[3] + c
+        dx[at] = ZERO if relu and total < ZERO else total
+
+
+_backward_input = tiled_product(_dy_of_pixel, _w_of_tap, _store_dx, True, True)
+
+
+def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu):
+    """The input gradient, plus a bias and with a relu."""
+    image, kernel, strides = dx.shape[1:], w.shape[:4], (SD, SH, SW)
+    axes = tuple(map(phases_along, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW)))
+    phases = math.prod(strides)
+    pixels, taps = (math.prod(axis[0][kind][0] for axis in axes) for kind in (PIXEL, TAP))
+    FG, arrays = dy.shape[4] // G, [array.reshape(-1) for array in (dx, dy, y, w, b)]
+    launch_product(
+        _backward_input, len(dx) * pixels, image[3] // G, taps * FG, G * phases, 1,
+        *arrays, int(relu), image, dy.shape[1:], kernel, strides, axes, divisor(FG),
+    )  # fmt: skip
+
+
+def conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+    steps = SD, SH, SW, LD, LH, LW, PD, PH, PW
+    if y.size == 0 and _is_product(dx, dy, w, steps, G):
+        dense.dense_backward_input_cuda(_rows(dx), _rows(dy), _rows(w), ws)
+    else:
+        gather_product(dx, dy, y, w, ws[:0], *steps, G, 0)
+
+
+# --- backward, weight ------------------------------------------------------------------
+
+
+@gpu
+def _turned_x(operands, group, element, output):
+    x, rows, geometry = operands[1], operands[5], operands[7]
+    return seen(x, group, output, element, geometry) if element < rows else ONE
+
+
+@gpu
+def _dy_of_group(operands, group, output, f):
+    dy, y, F, FG = operands[2], operands[3], operands[4], operands[6]
+    at = output * F + group * FG + f
+    return ZERO if y.size and y[at] <= ZERO else dy[at]
+
+
+@gpu
+def _store_part(operands, group, part, element, f, total):
+    ws, x, dy, y, F, rows, FG, geometry, size = operands
+    ws[part * size + element * F + group * FG + f] = total
+
+
+_backward_weight = tiled_product(_turned_x, _dy_of_group, _store_part, False, False)
+
+
+def conv_backward_weight_cuda(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+    """Below the rows of the filters comes one for the bias, as in ``dense.py``."""
+    steps, F = (SD, SH, SW, LD, LH, LW, PD, PH, PW), dy.shape[4]
+    if y.size == 0 and _is_product(x, dy, dw, steps, G):
+        dense.dense_backward_weight_cuda(_rows(dw), db, _rows(x), _rows(dy), ws)
+        return
+    rows, outputs, size = dw.size // F, dy.size // F, dw.size + db.size
+    parts = parts_of_sum(rows + 1, F // G, outputs, G)
+    launch_product(
+        _backward_weight, size // F, F // G, outputs, G, parts, ws, x.reshape(-1), dy.reshape(-1),
+        y.reshape(-1), F, rows, F // G, geometry_of(x, dy, dw, *steps, G), size,
+    )  # fmt: skip
+    over(dense.add_parts, size, dw.reshape(-1), db, ws, parts)

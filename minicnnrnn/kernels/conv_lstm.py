@@ -6,10 +6,18 @@ state at each step. Here is what is left of a step: the cell, at every pixel tha
 
 import numpy as np
 
+from minicnnrnn.kernels.gpu import cuda, divided, divisor, gpu, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
-from minicnnrnn.kernels.lstm import cell, cell_backward, cell_forward, through_cell
+from minicnnrnn.kernels.lstm import (
+    cell,
+    cell_backward,
+    cell_forward,
+    through_cell,
+    unit_backward,
+    unit_forward,
+)
 from minicnnrnn.kernels.panel import grain
-from minicnnrnn.kernels.recurrent import copy_rows, dropped, is_valid, tail
+from minicnnrnn.kernels.recurrent import ZERO, copy_rows, counts, dropped, is_valid, tail
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -220,3 +228,94 @@ def conv_lstm_backward_cpu(
         step, backwards, ws,
     )  # fmt: skip
     split(_backward_range, N * P, grain(40 * F), arguments)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every unit of every pixel.
+
+
+def conv_lstm_workspace_cuda(F):
+    return 0
+
+
+@gpu
+def _forward_units(
+    y, h, c, gates, seen, mask, activation, recurrent_activation, divisors, slots, time, output
+):
+    by_F, by_P = divisors
+    old, new, tape = slots
+    F = by_F[0]
+    for i in range(cuda.grid(1), h.shape[1] * F, cuda.gridsize(1)):
+        row, j = divided(i, by_F)
+        n, pixel = divided(row, by_P)
+        value, state = h[old, row, j], c[old, row, j]
+        if counts(mask, n, time):
+            if seen.size:
+                for gate in range(4):
+                    gates[tape, row, gate * F + j] += seen[row, gate * F + j]
+            value, state = unit_forward(
+                gates, tape, row, j, state, activation, recurrent_activation
+            )
+        h[new, row, j], c[new, row, j] = value, state
+        if output >= 0:
+            y[n, output, pixel, j] = value
+
+
+def conv_lstm_forward_cuda(
+    y, h, c, gates, seen, mask, activation, recurrent_activation, T, step, backwards, ws
+):
+    slots, N, P, F = h.shape
+    rows = N * P
+    places = step % slots, (step + 1) % slots, step % len(gates)
+    over(
+        _forward_units, rows * F, y, h.reshape(slots, rows, F), c.reshape(slots, rows, F),
+        gates.reshape(-1, rows, 4 * F), seen.reshape(-1, seen.shape[2]), mask,
+        int(activation), int(recurrent_activation), (divisor(F), divisor(P)), places,
+        T - 1 - step if backwards else step, step - T + y.shape[1],
+    )  # fmt: skip
+
+
+@gpu
+def _backward_units(
+    dgates, dh, dc, dy, gates, c, arriving, keep, mask, activation, recurrent_activation,
+    divisors, T, step, time,
+):  # fmt: skip
+    by_F, by_P = divisors
+    F, output = by_F[0], step - T + dy.shape[1]
+    for i in range(cuda.grid(1), dh.size, cuda.gridsize(1)):
+        row, j = divided(i, by_F)
+        n, pixel = divided(row, by_P)
+        total, state = ZERO, ZERO
+        if step < T - 1:
+            more = arriving[i] * keep[i] if keep.size else arriving[i]
+            total, state = dh[i] + more, dc[i]
+        if output >= 0:
+            total += dy[n, output, pixel, j]
+        if counts(mask, n, time):
+            dc[i] = unit_backward(
+                dgates, gates, step, row, j, total, state, c[step, row, j], c[step + 1, row, j],
+                activation, recurrent_activation,
+            )  # fmt: skip
+            dh[i] = ZERO
+        else:
+            for gate in range(4):
+                dgates[step, row, gate * F + j] = ZERO
+            dh[i], dc[i] = total, state
+
+
+def conv_lstm_backward_cuda(
+    dgates, dh, dc, dy, gates, c, arriving, keep, mask, activation, recurrent_activation, T, step,
+    backwards, ws,
+):  # fmt: skip
+    _, N, P, F = c.shape
+    rows = N * P
+    over(
+        _backward_units, rows * F, dgates.reshape(T, rows, 4 * F), dh.reshape(-1),
+        dc.reshape(-1), dy, gates.reshape(T, rows, 4 * F), c.reshape(T + 1, rows, F),
+        arriving.reshape(-1), keep.reshape(-1), mask, int(activation),
+        int(recurrent_activation), (divisor(F), divisor(P)), T, step,
+        T - 1 - step if backwards else step,
+    )  # fmt: skip

@@ -10,13 +10,18 @@ from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.conv import (
     conv_backward_input_numpy,
     conv_backward_weight_cpu,
+    conv_backward_weight_cuda,
     conv_backward_weight_numpy,
     conv_forward_cpu,
+    conv_forward_cuda,
     conv_forward_numpy,
     conv_prepare_cpu,
     conv_workspace_cpu,
+    conv_workspace_cuda,
     gather_input,
+    gather_product,
 )
+from minicnnrnn.kernels.dense import dense_backward_weight_cuda, dense_workspace_cuda
 from minicnnrnn.kernels.gemm import ADD_BIAS, OVERWRITE, RELU, sum_rows
 from minicnnrnn.kernels.jit import cpu
 
@@ -142,4 +147,45 @@ def conv_transpose_backward_weight_cpu(
         _bias_gradient(db, dy, ws)
     conv_backward_weight_cpu(
         dw, db[:0], dy, x, x[:0], SD, SH, SW, LD, LH, LW, PD, PH, PW, 1, ws
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# Nothing but the products of the convolution. The bias gradient, a sum over what is the image
+# there, is the weight gradient of a dense layer without inputs.
+
+
+def conv_transpose_workspace_cuda(
+    N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW
+):  # fmt: skip
+    size = conv_workspace_cuda(
+        N, OD, OH, OW, F, D, H, W, C, KD, KH, KW, SD, SH, SW, LD, LH, LW, 1
+    )  # fmt: skip
+    return max(size, dense_workspace_cuda(N * OD * OH * OW, 0, F))
+
+
+def conv_transpose_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, relu, ws):
+    gather_product(y, x, ws[:0], w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, 1, relu)
+
+
+def conv_transpose_backward_input_cuda(
+    dx, dy, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, ws
+):  # fmt: skip
+    conv_forward_cuda(dx, dy, w, ws[:0], SD, SH, SW, LD, LH, LW, PD, PH, PW, 1, 0, ws)
+
+
+def conv_transpose_backward_weight_cuda(
+    dw, db, x, dy, SD, SH, SW, LD, LH, LW, PD, PH, PW, ws
+):  # fmt: skip
+    none = ws[:0]
+    if db.size:
+        rows = dy.reshape(-1, dy.shape[4])
+        inputs, weights = none.reshape(len(rows), 0), none.reshape(0, db.size)
+        dense_backward_weight_cuda(weights, db, inputs, rows, ws)
+    gate = none.reshape(0, 0, 0, 0, 0)
+    conv_backward_weight_cuda(
+        dw, none, dy, x, gate, SD, SH, SW, LD, LH, LW, PD, PH, PW, 1, ws
     )  # fmt: skip

@@ -9,6 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minicnnrnn.kernels import dense
 from minicnnrnn.kernels.band import ZERO, add_parts
 from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.gemm import (
@@ -19,6 +20,7 @@ from minicnnrnn.kernels.gemm import (
     TileEmitter,
     set_offset,
 )
+from minicnnrnn.kernels.gpu import SIMULATED, THREADS, cuda, divided, divisor, gpu, launch, over
 from minicnnrnn.kernels.jit import (
     INT,
     JIT,
@@ -31,6 +33,7 @@ from minicnnrnn.kernels.jit import (
     split,
 )
 from minicnnrnn.kernels.panel import PANEL, VECTOR, address, floats, grain, integers
+from minicnnrnn.kernels.window import met, phases_along
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -480,3 +483,157 @@ def depthwise_backward_weight_cpu(dw, db, x, dy, SH, SW, LH, LW, PH, PW, ws):
     add_parts(dw.reshape(-1), ws, sums, parts)
     if db.size:
         add_parts(db, ws, bias_sums, parts)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element of y and of dx, channels fastest. For a weight gradient a block has
+# SLICES threads for each of LANES elements, which walk through the pixels of one part.
+
+LANES = 2 if SIMULATED else 16
+SLICES = THREADS // LANES
+
+
+def depthwise_workspace_cuda(N, H, W, C, OH, OW, M, KH, KW):
+    return _parts_of_gradient(N * OH * OW) * (KH * KW + 1) * C * M
+
+
+@gpu
+def _forward_elements(y, x, w, b, sizes, steps, divisors, relu):
+    H, W, C, KH, KW = sizes
+    SH, SW, LH, LW, PH, PW = steps
+    by_OH, by_OW, by_F, by_M = divisors
+    F = by_F[0]
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        pixel, f = divided(i, by_F)
+        n, v = divided(pixel, by_OW)
+        n, h = divided(n, by_OH)
+        c, _ = divided(f, by_M)
+        top, left = h * SH - PH, v * SW - PW
+        total = b[f] if b.size else ZERO
+        for j in range(KH):
+            row = top + j * LH
+            if 0 <= row < H:
+                for k in range(KW):
+                    column = left + k * LW
+                    if 0 <= column < W:
+                        at = ((n * H + row) * W + column) * C + c
+                        total += x[at] * w[(j * KW + k) * F + f]
+        y[i] = ZERO if relu and total < ZERO else total
+
+
+def depthwise_forward_cuda(y, x, w, b, SH, SW, LH, LW, PH, PW, relu, ws):
+    KH, KW, _, M = w.shape
+    sizes, steps = (*x.shape[1:], KH, KW), (SH, SW, LH, LW, PH, PW)
+    divisors = tuple(map(divisor, (*y.shape[1:], M)))
+    flat = y.reshape(-1), x.reshape(-1), w.reshape(-1), b
+    over(_forward_elements, y.size, *flat, sizes, steps, divisors, int(relu))
+
+
+@gpu
+def _input_elements(dx, dy, w, sizes, axis_h, axis_w, divisors):
+    """Of the taps of a phase, each next one meets an output some steps before."""
+    KH, KW, OH, OW, M = sizes
+    by_H, by_W, by_C = divisors
+    F = by_C[0] * M
+    for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        pixel, c = divided(i, by_C)
+        n, column = divided(pixel, by_W)
+        n, row = divided(n, by_H)
+        before_h, phase_h = divided(row, axis_h[0][0])
+        before_w, phase_w = divided(column, axis_w[0][0])
+        j, h = met(axis_h, phase_h, 0)
+        h += before_h
+        total = ZERO
+        while j < KH:
+            k, v = met(axis_w, phase_w, 0)
+            v += before_w
+            while k < KW:
+                if 0 <= h < OH and 0 <= v < OW:
+                    at, tap = ((n * OH + h) * OW + v) * F + c * M, (j * KW + k) * F + c * M
+                    for m in range(M):
+                        total += dy[at + m] * w[tap + m]
+                k += axis_w[0][2][0]
+                v -= axis_w[1][3]
+            j += axis_h[0][2][0]
+            h -= axis_h[1][3]
+        dx[i] = total
+
+
+def depthwise_backward_input_cuda(dx, dy, w, SH, SW, LH, LW, PH, PW, ws):
+    _, H, W, C = dx.shape
+    KH, KW, _, M = w.shape
+    axes = phases_along(H, KH, SH, LH, PH), phases_along(W, KW, SW, LW, PW)
+    divisors = tuple(map(divisor, (H, W, C)))
+    flat = dx.reshape(-1), dy.reshape(-1), w.reshape(-1)
+    over(_input_elements, dx.size, *flat, (KH, KW, *dy.shape[1:3], M), *axes, divisors)
+
+
+def _parts_of_gradient(pixels):
+    return max(1, min(PARTS, pixels // (8 * SLICES)))
+
+
+@gpu
+def _lane_sum(value):
+    """The sum over the slices, in a fixed order, of what one lane's threads have."""
+    sums = cuda.shared.array(THREADS, np.float32)
+    t = cuda.threadIdx.x
+    sums[t] = value
+    cuda.syncthreads()
+    half = THREADS // 2
+    while half >= LANES:
+        if t < half:
+            sums[t] += sums[t + half]
+        cuda.syncthreads()
+        half //= 2
+    return sums[t % LANES]
+
+
+@gpu
+def _weight_parts(ws, x, dy, size, sizes, steps, divisors):
+    """Part blockIdx.y of the sums over pixels: a row for each tap, and the bias where wanted."""
+    H, W, C, KH, OH, OW, pixels = sizes
+    SH, SW, LH, LW, PH, PW = steps
+    by_KW, by_F, by_M, by_OH, by_OW = divisors
+    lane, slice_ = cuda.threadIdx.x % LANES, cuda.threadIdx.x // LANES
+    part, parts = cuda.blockIdx.y, cuda.gridDim.y
+    element = cuda.blockIdx.x * LANES + lane
+    tap, f = divided(element, by_F)
+    j, k = divided(tap, by_KW)
+    c, _ = divided(f, by_M)
+    pixel, last = pixels * part // parts + slice_, pixels * (part + 1) // parts
+    n, v = divided(pixel, by_OW)
+    n, h = divided(n, by_OH)
+    total = ZERO
+    while pixel < last and element < size:
+        row, column = h * SH + j * LH - PH, v * SW + k * LW - PW
+        if j == KH:
+            total += dy[pixel * by_F[0] + f]
+        elif 0 <= row < H and 0 <= column < W:
+            total += x[((n * H + row) * W + column) * C + c] * dy[pixel * by_F[0] + f]
+        pixel += SLICES
+        v += SLICES
+        while v >= OW:
+            v -= OW
+            h += 1
+        while h >= OH:
+            h -= OH
+            n += 1
+    total = _lane_sum(total)
+    if slice_ == 0 and element < size:
+        ws[part * size + element] = total
+
+
+def depthwise_backward_weight_cuda(dw, db, x, dy, SH, SW, LH, LW, PH, PW, ws):
+    N, OH, OW, F = dy.shape
+    KH, KW, _, M = dw.shape
+    pixels, size = N * OH * OW, dw.size + db.size
+    parts = _parts_of_gradient(pixels)
+    launch(
+        _weight_parts, (-(-size // LANES), parts), THREADS, ws, x.reshape(-1), dy.reshape(-1),
+        size, (*x.shape[1:], KH, OH, OW, pixels), (SH, SW, LH, LW, PH, PW),
+        tuple(map(divisor, (KW, F, M, OH, OW))),
+    )  # fmt: skip
+    over(dense.add_parts, size, dw.reshape(-1), db, ws, parts)

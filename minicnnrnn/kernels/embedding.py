@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import cpu, inner, split
 
 # ---------------------------------------------------------------------------------------
@@ -134,3 +135,68 @@ def embedding_backward_weight_cpu(dw, dy, ids, ws):
 def embedding_mask_cpu(mask, ids):
     for p in range(ids.size):
         mask[p] = ids[p] != 0
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element that is looked up. For the gradient a block for every row of the
+# table: its threads look through the ids together, list the positions of theirs in order, and add
+# a column each. Ids are small beside a table, and stay in the cache while all blocks read them.
+
+
+@gpu
+def _look_up_elements(y, ids, w):
+    F = w.shape[1]
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        p, f = i // F, i % F
+        y[p, f] = w[ids[p], f]
+
+
+def embedding_forward_cuda(y, ids, w):
+    over(_look_up_elements, y.size, y, ids, w)
+
+
+@gpu
+def _add_up_row(dw, dy, ids):
+    found = cuda.shared.array(THREADS, np.int32)
+    positions = cuda.shared.array(THREADS, np.int32)
+    v, t, P, F = cuda.blockIdx.x, cuda.threadIdx.x, ids.size, dw.shape[1]
+    for f in range(t, F, THREADS):
+        dw[v, f] = ZERO
+    for start in range(0, P, THREADS):
+        mine = start + t < P and ids[start + t] == v
+        if cuda.syncthreads_or(np.int32(mine)):
+            found[t] = mine
+            cuda.syncthreads()
+            rank, count = 0, 0
+            for other in range(THREADS):
+                rank += found[other] if other < t else 0
+                count += found[other]
+            if mine:
+                positions[rank] = start + t
+            cuda.syncthreads()
+            for f in range(t, F, THREADS):
+                total = dw[v, f]
+                for i in range(count):
+                    total += dy[positions[i], f]
+                dw[v, f] = total
+
+
+def embedding_backward_weight_cuda(dw, dy, ids, ws):
+    launch(_add_up_row, len(dw), THREADS, dw, dy, ids)
+
+
+def embedding_workspace_cuda(P, V):
+    return 0
+
+
+@gpu
+def _mask_elements(mask, ids):
+    for p in range(cuda.grid(1), ids.size, cuda.gridsize(1)):
+        mask[p] = ids[p] != 0
+
+
+def embedding_mask_cuda(mask, ids):
+    over(_mask_elements, ids.size, mask, ids)

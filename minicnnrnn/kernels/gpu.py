@@ -23,6 +23,7 @@ SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 # Threads of a block, a power of two. A simulated thread takes a millisecond to start.
 THREADS = 4 if SIMULATED else 256
 BLOCKS = 2 if SIMULATED else 2048  # at most, where threads walk through the items in strides
+TABLE = 4096  # elements of an array of the host that a kernel may read, at most
 
 
 class _Cuda:
@@ -145,8 +146,8 @@ def launch(kernel: GpuFunction, grid: Any, block: Any, *arguments: Any) -> None:
     kernel : GpuFunction
     grid, block : int or tuple of up to three int
         Blocks, and threads in each; a grid of none does nothing.
-    *arguments : DeviceArray, int, float or tuple of these
-        An array that is absent may be a NumPy array of size zero.
+    *arguments : DeviceArray, int, float, small NumPy array, or tuple of these
+        See ``constant`` for the NumPy array.
 
     Raises
     ------
@@ -165,15 +166,22 @@ def over(kernel: GpuFunction, items: int, *arguments: Any) -> None:
     launch(kernel, min(-(-items // THREADS), BLOCKS), THREADS, *arguments)
 
 
+@gpu
+def place(i, D, H, W, C):
+    """Sample, depth, row, column and channel of element number `i` of an array of five axes."""
+    i, c = i // C, i % C
+    i, w = i // W, i % W
+    i, h = i // H, i % H
+    return i // D, i % D, h, w, c
+
+
 def _handle(argument: Any) -> Any:
     if isinstance(argument, DeviceArray):
         if not argument.contiguous:
             raise TypeError(f"Expected a contiguous array. Received: a view of {argument.shape}")
         return argument.handle
     if isinstance(argument, np.ndarray):
-        if argument.size:
-            raise TypeError(f"Expected an array on the GPU. Received: {type(argument)}")
-        return _absent(argument.shape, argument.dtype.str).handle
+        return constant(argument).handle
     return tuple(map(_handle, argument)) if isinstance(argument, tuple) else argument
 
 
@@ -188,9 +196,51 @@ def describe(argument: Any) -> str:
     return {bool: "bool", int: "int64", float: "float64"}[type(argument)]
 
 
-@functools.lru_cache(64)
-def _absent(shape: tuple[int, ...], dtype: str) -> "DeviceArray":
-    return empty(shape, dtype)
+def constant(array: Any) -> "DeviceArray":
+    """A table of the host, such as thresholds or segments, as kernels read it.
+
+    It is copied to the GPU once, and known again by what it holds.
+
+    Raises
+    ------
+    TypeError
+        For more than a table: a kernel would not get the array itself, but a copy.
+    """
+    if array.size > TABLE:
+        raise TypeError(f"Expected an array on the GPU. Received: one of the host, {array.shape}")
+    return _constant(array.tobytes(), array.shape, array.dtype.str)
+
+
+@functools.lru_cache(256)
+def _constant(content: bytes, shape: tuple[int, ...], dtype: str) -> "DeviceArray":
+    return upload(np.frombuffer(content, dtype).reshape(shape))
+
+
+# ---------------------------------------------------------------------------------------
+# Indices
+# ---------------------------------------------------------------------------------------
+#
+# A GPU divides integers by some seventy instructions, so that taking an index apart may cost more
+# than what is done with it. Where the divisor is known beforehand, a multiplication is enough.
+
+
+@functools.cache
+def divisor(number: int) -> tuple[int, int, int]:
+    """What ``divided`` needs of a positive number: itself, a factor, and a shift.
+
+    With ``factor = ceil(2**shift / number)`` and ``shift = 31 + ceil(log2(number))`` the quotient
+    is exact: Granlund and Montgomery 1994, "Division by Invariant Integers using
+    Multiplication", theorem 4.2.
+    """
+    shift = 31 + (number - 1).bit_length()
+    return number, -(-(1 << shift) // number), shift
+
+
+@gpu
+def divided(index, by):
+    """Quotient and remainder of an index in [0, 2**31) by a ``divisor``."""
+    quotient = (index * by[1]) >> by[2]
+    return quotient, index - quotient * by[0]
 
 
 # ---------------------------------------------------------------------------------------
@@ -239,22 +289,63 @@ class DeviceArray:
         if wanted == self.shape:
             return self
         if not self.size:  # numba-cuda reshapes no empty array
-            return _absent(wanted, self.dtype.str)
+            return empty(wanted, self.dtype)
         return DeviceArray(self.handle.reshape(*wanted))
 
     def __getitem__(self, key: Any) -> Any:
         """A view for slices; a number, read from the GPU, for one index an axis."""
+        if key is Ellipsis:
+            return self
         found = self.handle[key]
         return DeviceArray(found) if hasattr(found, "__cuda_ndarray__") else found
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Copy a number, a NumPy array or another array of this GPU into the elements."""
+        """Copy a number, some numbers, a NumPy array or another array of this GPU here."""
+        if key is Ellipsis or (isinstance(key, slice) and key == slice(None)):
+            self._assign(value)
+            return
+        if isinstance(key, int) and self.ndim == 1:
+            key = slice(key % len(self), key % len(self) + 1)  # a view, instead of the element
+        DeviceArray(self.handle[key])._assign(value)
+
+    def _assign(self, value: Any) -> None:
+        if not self.size:
+            return
+        kind = float if self.dtype.kind == "f" else int
         if isinstance(value, DeviceArray):
-            value = value.handle
-        elif not isinstance(value, int | float | np.generic):
-            value = np.ascontiguousarray(value, self.dtype)
-        if self.size:
-            self.handle[key] = value
+            if self.contiguous and value.contiguous and value.shape == self.shape:
+                over(_copy, self.size, self.reshape(-1), value.reshape(-1))
+            else:
+                self.handle[:] = value.handle
+        elif isinstance(value, int | float | np.generic) and self.contiguous:
+            over(_fill, self.size, self.reshape(-1), kind(value))
+        elif isinstance(value, list | tuple) and self.size == len(value) <= 8 and self.contiguous:
+            launch(_write, 1, 1, self.reshape(-1), tuple(map(kind, value)))
+        else:
+            host = np.ascontiguousarray(value, self.dtype)
+            if host.shape != self.shape:
+                host = np.array(np.broadcast_to(host, self.shape))
+            if self.contiguous:
+                self.handle.copy_to_device(host)
+            else:
+                self.handle[:] = host
+
+    def __iadd__(self, value: Any) -> "DeviceArray":
+        """Add a number, or another array of this GPU."""
+        if isinstance(value, DeviceArray):
+            over(_add, self.size, self.reshape(-1), value.reshape(-1))
+        else:
+            kind = float if self.dtype.kind == "f" else int
+            over(_increase, self.size, self.reshape(-1), kind(value))
+        return self
+
+    def __iand__(self, value: "DeviceArray") -> "DeviceArray":
+        """Keep the ones of a mask where another one has ones, too."""
+        over(_both, self.size, self.reshape(-1), value.reshape(-1))
+        return self
+
+    def __iter__(self) -> Any:
+        return iter(np.asarray(self))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if copy is False:
@@ -280,6 +371,42 @@ class DeviceArray:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return upload, (np.asarray(self),)
+
+
+@gpu
+def _copy(to, of):
+    for i in range(cuda.grid(1), to.size, cuda.gridsize(1)):
+        to[i] = of[i]
+
+
+@gpu
+def _fill(to, value):
+    for i in range(cuda.grid(1), to.size, cuda.gridsize(1)):
+        to[i] = value
+
+
+@gpu
+def _write(to, values):
+    for i in range(to.size):
+        to[i] = values[i]
+
+
+@gpu
+def _add(to, of):
+    for i in range(cuda.grid(1), to.size, cuda.gridsize(1)):
+        to[i] += of[i]
+
+
+@gpu
+def _increase(to, value):
+    for i in range(cuda.grid(1), to.size, cuda.gridsize(1)):
+        to[i] += value
+
+
+@gpu
+def _both(to, of):
+    for i in range(cuda.grid(1), to.size, cuda.gridsize(1)):
+        to[i] &= of[i]
 
 
 def upload(array: Any) -> DeviceArray:
@@ -308,10 +435,19 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceArray:
         if "OUT_OF_MEMORY" not in str(error):
             raise
         wanted = math.prod(shape) * np.dtype(dtype).itemsize
-        free = numba_cuda.current_context().get_memory_info().free
         raise MemoryError(
-            f"device 'cuda': Expected {wanted:,} bytes of free memory. Received: {free:,} bytes"
+            f"device 'cuda': Expected {wanted:,} bytes of free memory. "
+            f"Received: {free_memory():,} bytes"
         ) from error
+
+
+def free_memory() -> int:
+    """Bytes of the GPU's memory that are free; much where it is simulated."""
+    if SIMULATED:
+        return 2**34
+    from numba import cuda as numba_cuda
+
+    return int(numba_cuda.current_context().get_memory_info().free)
 
 
 @functools.cache
@@ -329,7 +465,12 @@ def require() -> None:
             f"device 'cuda': Expected the package numba-cuda ({how}). Received: none"
         )
     with contextlib.suppress(Exception):
-        if importlib.import_module("numba.cuda").is_available():
+        from numba import cuda as numba_cuda
+
+        if numba_cuda.is_available():
+            if not SIMULATED:
+                config: Any = importlib.import_module("numba.cuda.core.config")
+                config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small models have small grids
             return
     raise RuntimeError(
         "device 'cuda': Expected an NVIDIA GPU and its driver, and CUDA's libraries "

@@ -4,29 +4,49 @@ import numpy as np
 
 from minicnnrnn.kernels.activation import differentiate
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
+from minicnnrnn.kernels.gpu import cuda, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import address, grain, pack, panel_size
 from minicnnrnn.kernels.recurrent import (
+    NONE,
+    ONE,
+    SAMPLES,
+    STEP_THREADS,
+    ZERO,
     ZERO_TABLE,
     activated,
+    add_product,
     alpha_of,
+    arriving,
+    backward_inputs,
     copy_rows,
+    counts,
+    drop_states,
     dropped,
     is_valid,
     keep_row,
+    kept_on_tape,
     multiply,
     pack_pair,
+    parted,
+    pass_through,
     recall,
+    recalled,
     recurrent_weight,
     row_stride,
+    see_inputs,
     settle,
+    space_of_sums,
     steps,
+    sum_inputs,
+    sum_states,
     tail,
+    taken_back,
     through,
+    turn,
+    walk,
     weight_scratch,
 )
-
-ONE = np.float32(1)
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -496,3 +516,203 @@ def gru_backward_weight_cpu(dw, du, db, x, h, dgates, keep, reset_after, backwar
             0, 0, 0, address(du, 2 * U), 3 * U, U, 0, inputs, address(dgates, 3 * U), G, 0,
             address(dgates, 2 * U), G, U, U, 0, N, T, backwards, scratch, zero,
         ))  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# As recurrent.py says; without `reset_after` a step has two products with u, as the candidate waits
+# for r. Workspace of the forward pass: the products of the inputs, where the tape has no room for
+# them, and the states after dropout; of the way back: u transposed, what comes through u from each
+# gate, and what arrives past it; then parts of sums.
+
+
+@gpu
+def _add_gates(gates, tape, before, s, rows, first, u, b, reset_after):
+    """The sums of z and r before their activation; with `reset_after` what r is to multiply, too.
+
+    With `reset_after` `b` has the bias of the state behind that of the input, or nothing.
+    """
+    totals = cuda.local.array(SAMPLES, np.float32)
+    N, U = rows.shape
+    for g in range(cuda.threadIdx.x, 3 * U if reset_after else 2 * U, STEP_THREADS):
+        bias = b[3 * U + g] if reset_after and b.size else ZERO
+        for i in range(SAMPLES):
+            totals[i] = bias
+            if g < 2 * U:
+                totals[i] += before[s, min(first + i, N - 1), g]
+        add_product(totals, rows, first, 0, u, 0, g, U)
+        place = g if g < 2 * U else g + U
+        for i in range(SAMPLES):
+            if first + i < N:
+                gates[tape, first + i, place] = totals[i]
+    cuda.syncthreads()
+
+
+@gpu
+def _add_candidate(gates, tape, before, s, rows, first, u, recurrent_activation):
+    """Reset what the candidate sees of the state, then its sum before the activation."""
+    totals = cuda.local.array(SAMPLES, np.float32)
+    N, U = rows.shape
+    for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
+        n, j = first + i // U, i % U
+        if n < N:
+            r = kept_on_tape(gates, tape, n, U + j, recurrent_activation)
+            gates[tape, n, 3 * U + j] = r * rows[n, j]
+    cuda.syncthreads()
+    for j in range(cuda.threadIdx.x, U, STEP_THREADS):
+        for i in range(SAMPLES):
+            totals[i] = before[s, min(first + i, N - 1), 2 * U + j]
+        add_product(totals, gates[tape], first, 3 * U, u, 0, 2 * U + j, U)
+        for i in range(SAMPLES):
+            if first + i < N:
+                gates[tape, first + i, 2 * U + j] = totals[i]
+    cuda.syncthreads()
+
+
+@gpu
+def _forward_steps(
+    y, h, gates, before, seen, u, b, mask, keep, activation, recurrent_activation, reset_after,
+    backwards,
+):  # fmt: skip
+    T, N, U, slots, outputs = before.shape[0], h.shape[1], h.shape[2], h.shape[0], y.shape[1]
+    first = cuda.blockIdx.x * SAMPLES
+    drop_states(seen, h, keep, first)
+    for s in range(T):
+        time = T - 1 - s if backwards else s
+        old, new, tape = s % slots, (s + 1) % slots, s % gates.shape[0]
+        rows = seen if keep.size else h[old]
+        _add_gates(gates, tape, before, s, rows, first, u, b, reset_after)
+        if not reset_after:
+            _add_candidate(gates, tape, before, s, rows, first, u, recurrent_activation)
+        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
+            n, j = first + i // U, i % U
+            if n < N:
+                value = h[old, n, j]
+                if counts(mask, n, time):
+                    z = kept_on_tape(gates, tape, n, j, recurrent_activation)
+                    if reset_after:
+                        r = kept_on_tape(gates, tape, n, U + j, recurrent_activation)
+                        candidate = before[s, n, 2 * U + j] + r * gates[tape, n, 3 * U + j]
+                        gates[tape, n, 2 * U + j] = candidate
+                    a = kept_on_tape(gates, tape, n, 2 * U + j, activation)
+                    value = z * value + (ONE - z) * a
+                h[new, n, j] = value
+                if keep.size:
+                    seen[n, j] = value * keep[n, j]
+                if s >= T - outputs:
+                    y[n, s - (T - outputs), j] = value
+        cuda.syncthreads()
+
+
+@gpu
+def _unit_backward(dgates, gates, s, n, j, dh, h, activation, recurrent_activation, reset_after):
+    """Gradients of the gates of a unit, of r only with `reset_after`; returns that past them."""
+    U = gates.shape[2] // 4
+    kept_z, kept_r = gates[s, n, j], gates[s, n, U + j]
+    kept_a, last = gates[s, n, 2 * U + j], gates[s, n, 3 * U + j]
+    z, a = recalled(kept_z, recurrent_activation), recalled(kept_a, activation)
+    da = taken_back(dh * (ONE - z), kept_a, activation)
+    dgates[s, n, j] = taken_back(dh * (h - a), kept_z, recurrent_activation)
+    if reset_after:
+        dgates[s, n, U + j] = taken_back(da * last, kept_r, recurrent_activation)
+        last = da * recalled(kept_r, recurrent_activation)
+    dgates[s, n, 2 * U + j], dgates[s, n, 3 * U + j] = da, last
+    return dh * z
+
+
+@gpu
+def _reset_backward(
+    dgates, gates, s, time, h, through_u, carry, mask, keep, first, recurrent_activation
+):
+    """The gradient of r where it resets before the product, and what passes through it."""
+    N, U = carry.shape
+    for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
+        n, j = first + i // U, i % U
+        if n < N and counts(mask, n, time):
+            reset, kept_r = through_u[n, 2 * U + j], gates[s, n, U + j]
+            if keep.size:
+                reset *= keep[n, j]
+            dgates[s, n, U + j] = taken_back(reset * h[s, n, j], kept_r, recurrent_activation)
+            carry[n, j] += reset * recalled(kept_r, recurrent_activation)
+    cuda.syncthreads()
+
+
+@gpu
+def _backward_steps(
+    dgates, dy, gates, h, turned, through_u, carry, mask, keep, activation, recurrent_activation,
+    reset_after, backwards,
+):  # fmt: skip
+    T, N, U = gates.shape[0], gates.shape[1], h.shape[2]
+    first, passing = cuda.blockIdx.x * SAMPLES, 3 if reset_after else 2
+    for s in range(T - 1, -1, -1):
+        time = T - 1 - s if backwards else s
+        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
+            n, j = first + i // U, i % U
+            if n < N:
+                dh = arriving(carry, through_u, passing, keep, dy, T, s, n, j)
+                if counts(mask, n, time):
+                    dh = _unit_backward(
+                        dgates, gates, s, n, j, dh, h[s, n, j], activation, recurrent_activation,
+                        reset_after,
+                    )  # fmt: skip
+                else:
+                    for gate in range(4):
+                        dgates[s, n, gate * U + j] = ZERO
+                carry[n, j] = dh
+        cuda.syncthreads()
+        if not reset_after:
+            pass_through(through_u, dgates[s], turned, first, 2, 3, 0)
+            _reset_backward(
+                dgates, gates, s, time, h, through_u, carry, mask, keep, first,
+                recurrent_activation,
+            )  # fmt: skip
+        if s:
+            pass_through(through_u, dgates[s], turned, first, 0, passing, U)
+
+
+def gru_workspace_cuda(N, T, C, U):
+    sums = [space_of_sums(*rows, T * N) for rows in ((C, 3 * U), (U, 3 * U), (U, 2 * U), (U, U))]
+    return max(T * N * 4 * U + N * U, 3 * U * U + 4 * N * U, *sums)
+
+
+def gru_prepare_cuda(w, u, ws):
+    """The products read the weights as they are."""
+
+
+def gru_forward_cuda(
+    y, h, gates, x, w, u, b, mask, keep, activation, recurrent_activation, reset_after, backwards,
+    ws,
+):  # fmt: skip
+    (N, T, _), U, bias = x.shape, len(u), b.reshape(-1)
+    before, seen = parted(ws, (T, N, 4 * U), (N, U))
+    before = gates if len(gates) == T else before
+    see_inputs(before, x, w, bias, backwards)
+    codes = int(activation), int(recurrent_activation), int(reset_after), int(backwards)
+    walk(_forward_steps, N, y, h, gates, before, seen, u, bias, mask, keep, *codes)
+
+
+def gru_backward_input_cuda(
+    dx, dgates, dy, gates, h, w, u, mask, keep, activation, recurrent_activation, reset_after,
+    backwards, ws,
+):  # fmt: skip
+    N, (U, G) = gates.shape[1], u.shape
+    turned, through_u, carry = parted(ws, (G, U), (N, G), (N, U))
+    turn(turned, u)
+    codes = int(activation), int(recurrent_activation), int(reset_after), int(backwards)
+    arrays = dgates, dy, gates, h, turned, through_u, carry, mask, keep
+    walk(_backward_steps, N, *arrays, *codes)
+    backward_inputs(dx, dgates, w, backwards)
+
+
+def gru_backward_weight_cuda(dw, du, db, x, h, dgates, keep, reset_after, backwards, ws):
+    (U, G), states, bias = du.shape, h.reshape(-1, h.shape[2]), db.reshape(-1)
+    sum_inputs(dw, bias[:G] if db.size else NONE, x, dgates, backwards, ws)
+    if reset_after:  # the candidate's state has a gradient of its own, in the last columns
+        state_bias = bias[G:] if db.size else NONE
+        sum_states(du, 0, G, state_bias, states, 0, keep, dgates, (0, 2 * U, U), ws)
+    else:  # the candidate saw the state after its reset, which the last columns hold
+        sum_states(du, 0, 2 * U, NONE, states, 0, keep, dgates, (0, G, 0), ws)
+        reset, nothing = dgates.reshape(-1, 4 * U), NONE.reshape(0, 0)
+        sum_states(du, 2 * U, U, NONE, reset, 3 * U, nothing, dgates, (2 * U, G, 0), ws)

@@ -8,6 +8,7 @@ import numpy as np
 
 from minicnnrnn.kernels.codes import ADD, MULTIPLY
 from minicnnrnn.kernels.elementary import choose
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import cpu, inner, split
 
 # ---------------------------------------------------------------------------------------
@@ -111,22 +112,35 @@ NO_FLOOR, NO_LIMIT = np.float32(-np.inf), np.float32(np.nan)
 
 
 @inner
+def _open(v, gate, limit, floor):
+    return choose((v < floor) | (gate <= limit), ZERO, v)
+
+
+@inner
+def _higher(a, b):
+    return a if a > b or a != a else b
+
+
+@inner
+def _share(a, b):
+    """What `a` gets of the gradient of the maximum."""
+    return HALF * (np.float32(a > b) + np.float32(a >= b))
+
+
+@inner
 def _merge_blocks(start, stop, worker, y, a, b, gate, limit, floor, scale, code):
     ys, xs = y[BLOCK * start : BLOCK * stop], a[BLOCK * start : BLOCK * stop]
     zs, s = b[BLOCK * start : BLOCK * stop], np.float32(scale)
     gates = gate[BLOCK * start : BLOCK * stop]
     if code == ADD:
         for i in range(ys.size):
-            v = s * (xs[i] + zs[i])
-            ys[i] = choose((v < floor) | (gates[i] <= limit), ZERO, v)
+            ys[i] = _open(s * (xs[i] + zs[i]), gates[i], limit, floor)
     elif code == MULTIPLY:
         for i in range(ys.size):
-            v = xs[i] * zs[i]
-            ys[i] = choose((v < floor) | (gates[i] <= limit), ZERO, v)
+            ys[i] = _open(xs[i] * zs[i], gates[i], limit, floor)
     else:
         for i in range(ys.size):
-            v = xs[i] if xs[i] > zs[i] or xs[i] != xs[i] else zs[i]
-            ys[i] = choose((v < floor) | (gates[i] <= limit), ZERO, v)
+            ys[i] = _open(_higher(xs[i], zs[i]), gates[i], limit, floor)
 
 
 @cpu
@@ -151,7 +165,7 @@ def _unmerge_blocks(start, stop, worker, da, db, dy, a, b, scale, code):
             dbs[i] = dys[i] * xs[i]
     else:
         for i in range(das.size):
-            share = HALF * (np.float32(xs[i] > zs[i]) + np.float32(xs[i] >= zs[i]))
+            share = _share(xs[i], zs[i])
             das[i] = dys[i] * share
             dbs[i] = dys[i] * (ONE - share)
 
@@ -185,3 +199,66 @@ def _part_rows(start, stop, worker, dx, dy, offset):
 @cpu
 def concatenate_backward_cpu(dx, dy, offset):
     split(_part_rows, dx.shape[0], max(1, BLOCK * GRAIN // dx.shape[1]), (dx, dy, offset))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element.
+
+
+@gpu
+def _merge_elements(y, a, b, gate, scale, code, relu):
+    s, floor = np.float32(scale), ZERO if relu else NO_FLOOR
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        if code == ADD:
+            v = s * (a[i] + b[i])
+        elif code == MULTIPLY:
+            v = a[i] * b[i]
+        else:
+            v = _higher(a[i], b[i])
+        y[i] = _open(v, gate[i] if gate.size else ONE, ZERO, floor)
+
+
+def merge_forward_cuda(y, a, b, gate, scale, code, relu):
+    over(_merge_elements, y.size, y, a, b, gate, float(scale), int(code), int(relu))
+
+
+@gpu
+def _unmerge_elements(da, db, dy, a, b, scale, code):
+    s = np.float32(scale)
+    for i in range(cuda.grid(1), da.size, cuda.gridsize(1)):
+        if code == ADD:
+            da[i] = s * dy[i]
+        elif code == MULTIPLY:
+            da[i], db[i] = dy[i] * b[i], dy[i] * a[i]
+        else:
+            share = _share(a[i], b[i])
+            da[i], db[i] = dy[i] * share, dy[i] * (ONE - share)
+
+
+def merge_backward_cuda(da, db, dy, a, b, scale, code):
+    over(_unmerge_elements, da.size, da, db, dy, a, b, float(scale), int(code))
+
+
+@gpu
+def _join_elements(y, x, offset):
+    C = x.shape[1]
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        y[i // C, offset + i % C] = x[i // C, i % C]
+
+
+def concatenate_forward_cuda(y, x, offset):
+    over(_join_elements, x.size, y, x, int(offset))
+
+
+@gpu
+def _part_elements(dx, dy, offset):
+    C = dx.shape[1]
+    for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        dx[i // C, i % C] = dy[i // C, offset + i % C]
+
+
+def concatenate_backward_cuda(dx, dy, offset):
+    over(_part_elements, dx.size, dx, dy, int(offset))

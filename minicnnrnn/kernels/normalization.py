@@ -4,12 +4,24 @@ Sums over the rows of every channel, and maps applied to them, are also what gro
 is made of: its tools are the functions here that work on addresses.
 """
 
+import math
+
 import numpy as np
 
 from minicnnrnn.kernels.codes import PARTS
-from minicnnrnn.kernels.elementary import choose
+from minicnnrnn.kernels.elementary import always, choose
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
+from minicnnrnn.kernels.reduce import (
+    LANES,
+    ROWS,
+    block_sum_wide,
+    column_sums,
+    lane_sum,
+    launch_column_sums,
+    parts_of_columns,
+)
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -305,6 +317,12 @@ def fold_lanes(sums, C, W):
             lane[c] = np.float32(total)
 
 
+@always
+def _mapped(x, center, scale, shift, floor):
+    v = (x - center) * scale + shift
+    return choose(v < floor, floor, v)
+
+
 @inner
 def apply_affine(y, x, floor, start, stop, lanes, W):
     """Set y = (x - center) scale + shift, or the floor if that is higher.
@@ -315,8 +333,7 @@ def apply_affine(y, x, floor, start, stop, lanes, W):
     for i in range(start, stop, W):
         ys, xs = floats(y + 4 * i), floats(x + 4 * i)
         for j in range(min(W, stop - i)):
-            v = (xs[j] - center[j]) * scale[j] + shift[j]
-            ys[j] = choose(v < floor, floor, v)
+            ys[j] = _mapped(xs[j], center[j], scale[j], shift[j], floor)
 
 
 @inner
@@ -398,24 +415,27 @@ def _sum_squares(start, stop, worker, x, mask, R, C, W, parts, partial):
 
 
 @inner
-def _moments(c, partial, W, parts):
-    """Mean and variance of a channel from the sums of its parts, in float64."""
+def _moments(sums, first, c, W, step, parts):
+    """Mean and variance of a channel from the sums of its parts, in float64.
+
+    Those of the first part begin at `first`, those of the next one `step` later.
+    """
     count, total, squares = NOTHING, NOTHING, NOTHING
     for part in range(parts):
-        sums = floats(partial + 20 * W * part)
-        n = np.float64(sums[3 * W])
+        at = first + step * part
+        n = np.float64(sums[at + 3 * W])
         if n > 0:
             count += n
-            total += n * sums[c] + sums[W + c]
+            total += n * sums[at + c] + sums[at + W + c]
     if count == 0:
         return NOTHING, NOTHING
     mean = total / count
     for part in range(parts):
-        sums = floats(partial + 20 * W * part)
-        n = np.float64(sums[3 * W])
+        at = first + step * part
+        n = np.float64(sums[at + 3 * W])
         if n > 0:
-            d = sums[c] - mean
-            squares += sums[2 * W + c] + d * (2.0 * sums[W + c] + n * d)
+            d = sums[at + c] - mean
+            squares += sums[at + 2 * W + c] + d * (2.0 * sums[at + W + c] + n * d)
     if squares < 0:  # not max: a NaN has to stay
         squares = NOTHING
     return mean, squares / count
@@ -443,7 +463,7 @@ def batch_norm_forward_cpu(
     arguments = (address(x, 0), mask, R, C, W, parts, partial)
     split(_sum_squares, parts, _grain(parts, x.size), arguments)
     for c in range(C):
-        mu, variance = _moments(c, partial, W, parts)
+        mu, variance = _moments(ws, 3 * W, c, W, 5 * W, parts)
         mean[c] = np.float32(mu)
         inverse[c] = np.float32(1 / np.sqrt(variance + epsilon))
         moving_mean[c] = np.float32(moving_mean[c] * momentum + mu * (1 - momentum))
@@ -520,6 +540,13 @@ def _gradient_rows(start, stop, worker, dx, x, dy, y, limit, size, mask, constan
             apply_gradient(dx, x, dy, y, limit, i, end, lanes, W)
 
 
+@inner
+def _through_statistics(scale, count, mean, inverse, dgamma, dbeta):
+    """Of a channel, the b and c of ``apply_gradient``."""
+    a, b = -np.float64(scale) / count, inverse * dgamma
+    return np.float32(a * b), np.float32(a * (dbeta - b * mean))
+
+
 @cpu
 def batch_norm_backward_input_cpu(dx, x, dy, y, gamma, mean, inverse, dgamma, dbeta, mask, ws):
     R, C = x.shape
@@ -531,9 +558,9 @@ def batch_norm_backward_input_cpu(dx, x, dy, y, gamma, mean, inverse, dgamma, db
     for c in range(C):
         ws[c] = gamma[c] * inverse[c] if gamma.size else inverse[c]
         if dgamma.size:
-            a, b = -np.float64(ws[c]) / count, inverse[c] * dgamma[c]
-            ws[W + c] = np.float32(a * b)
-            ws[2 * W + c] = np.float32(a * (dbeta[c] - b * mean[c]))
+            ws[W + c], ws[2 * W + c] = _through_statistics(
+                ws[c], count, mean[c], inverse[c], dgamma[c], dbeta[c]
+            )
     lanes = address(ws, 0)
     for which in range(3):
         spread(lanes + 4 * which * W, C, W)
@@ -545,3 +572,165 @@ def batch_norm_backward_input_cpu(dx, x, dy, y, gamma, mean, inverse, dgamma, db
         1 + 16384 // W,
         (*arrays, mask, constant, lanes, W),
     )
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# Statistics: blocks over some channels and a part of the rows, each part with a shift of its own as
+# on the CPU, and a thread for every channel that joins the parts. Maps: a thread for every element.
+
+SAMPLED = 8  # rows whose mean is the shift
+NONE = np.empty(0, np.float32)
+
+
+def batch_norm_workspace_cuda(R, C):
+    return (4 * parts_of_columns(R) + 1) * C
+
+
+def affine_workspace_cuda(R, C):
+    return 0
+
+
+@gpu
+def _map_elements(y, x, center, scale, factor, shift, floor):
+    C, lowest = x.shape[1], np.float32(floor)
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        r, c = i // C, i % C
+        rate = scale[c] * factor[c] if factor.size else scale[c]
+        middle, offset = center[c] if center.size else ZERO, shift[c] if shift.size else ZERO
+        y[r, c] = _mapped(x[r, c], middle, rate, offset, lowest)
+
+
+def affine_forward_cuda(y, x, center, scale, shift, ws):
+    over(_map_elements, x.size, y, x, center, scale, NONE, shift, -math.inf)
+
+
+@gpu
+def _sum_part(x, mask, parts, ws):
+    (R, C), part = x.shape, cuda.blockIdx.y
+    c, row = cuda.blockIdx.x * LANES + cuda.threadIdx.x % LANES, cuda.threadIdx.x // LANES
+    begin, end = R * part // parts, R * (part + 1) // parts
+    shift, count, first, second = ZERO, ZERO, ZERO, ZERO
+    if c < C:
+        r, sampled = begin, 0
+        while r < end and sampled < SAMPLED:
+            if mask.size == 0 or mask[r] != 0:
+                shift += x[r, c]
+                sampled += 1
+            r += 1
+        shift /= np.float32(max(sampled, 1))
+        for r in range(begin + row, end, ROWS):
+            if mask.size == 0 or mask[r] != 0:
+                v = x[r, c] - shift
+                count += ONE
+                first += v
+                second += v * v
+    count, first, second = lane_sum(count), lane_sum(first), lane_sum(second)
+    if row == 0 and c < C:
+        at = C + 4 * part * C + c
+        ws[at], ws[at + C], ws[at + 2 * C], ws[at + 3 * C] = shift, first, second, count
+
+
+@gpu
+def _join_parts(
+    mean, inverse, moving_mean, moving_variance, gamma, beta, momentum, epsilon, parts, ws
+):
+    C = mean.size
+    for c in range(cuda.grid(1), C, cuda.gridsize(1)):
+        mu, variance = _moments(ws, C, c, C, 4 * C, parts)
+        mean[c] = np.float32(mu)
+        inverse[c] = np.float32(1 / math.sqrt(variance + epsilon))
+        moving_mean[c] = np.float32(moving_mean[c] * momentum + mu * (1 - momentum))
+        moving_variance[c] = np.float32(moving_variance[c] * momentum + variance * (1 - momentum))
+        rate = gamma[c] * inverse[c] if gamma.size else inverse[c]
+        # What the mean lost when it was rounded comes back with the offset.
+        ws[c] = np.float32((beta[c] if beta.size else ZERO) + (mean[c] - mu) * rate)
+
+
+def batch_norm_forward_cuda(
+    y,
+    mean,
+    inverse,
+    moving_mean,
+    moving_variance,
+    x,
+    gamma,
+    beta,
+    mask,
+    momentum,
+    epsilon,
+    relu,
+    ws,
+):
+    C, parts = x.shape[1], parts_of_columns(len(x))
+    launch(_sum_part, (-(-C // LANES), parts), THREADS, x, mask, parts, ws)
+    outputs = mean, inverse, moving_mean, moving_variance
+    rates = float(momentum), float(epsilon)
+    over(_join_parts, C, *outputs, gamma, beta, *rates, parts, ws)
+    over(_map_elements, x.size, y, x, mean, inverse, gamma, ws, 0.0 if relu else -math.inf)
+
+
+@gpu
+def _invert(inverse, variance, epsilon):
+    for c in range(cuda.grid(1), inverse.size, cuda.gridsize(1)):
+        inverse[c] = np.float32(1 / math.sqrt(np.float64(variance[c]) + epsilon))
+
+
+def batch_norm_inference_cuda(y, inverse, x, gamma, beta, mean, variance, epsilon, relu, ws):
+    over(_invert, inverse.size, inverse, variance, float(epsilon))
+    over(_map_elements, x.size, y, x, mean, inverse, gamma, beta, 0.0 if relu else -math.inf)
+
+
+@gpu
+def _through_relu(dy, y, r, c):
+    return ZERO if y.size and y[r, c] <= ZERO else dy[r, c]
+
+
+@gpu
+def _term_of_scale(operands, r, c):
+    x, dy, y, mean = operands
+    g = _through_relu(dy, y, r, c)
+    return g, g * (x[r, c] - mean[c])
+
+
+_scale_sums = column_sums(_term_of_scale)
+
+
+def batch_norm_backward_weight_cuda(dgamma, dbeta, x, dy, y, mean, inverse, ws):
+    launch_column_sums(_scale_sums, dbeta, dgamma, inverse, len(x), ws, x, dy, y, mean)
+
+
+@gpu
+def _gradient_maps(gamma, mean, inverse, dgamma, dbeta, mask, R, ws):
+    c, C, counted = cuda.grid(1), mean.size, NOTHING
+    for r in range(cuda.threadIdx.x, mask.size, THREADS):
+        if mask[r] != 0:
+            counted += 1.0
+    counted = block_sum_wide(counted)
+    count = max(counted, 1.0) if mask.size else np.float64(R)
+    if c < C:
+        ws[c] = gamma[c] * inverse[c] if gamma.size else inverse[c]
+        if dgamma.size:
+            ws[C + c], ws[2 * C + c] = _through_statistics(
+                ws[c], count, mean[c], inverse[c], dgamma[c], dbeta[c]
+            )
+
+
+@gpu
+def _gradient_elements(dx, x, dy, y, mask, constant, ws):
+    C = x.shape[1]
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        r, c = i // C, i % C
+        g = ws[c] * _through_relu(dy, y, r, c)
+        if not constant and (mask.size == 0 or mask[r] != 0):
+            g += ws[C + c] * x[r, c] + ws[2 * C + c]
+        dx[r, c] = g
+
+
+def batch_norm_backward_input_cuda(dx, x, dy, y, gamma, mean, inverse, dgamma, dbeta, mask, ws):
+    R, C = x.shape
+    arrays = gamma, mean, inverse, dgamma, dbeta, mask
+    launch(_gradient_maps, -(-C // THREADS), THREADS, *arrays, R, ws)
+    over(_gradient_elements, x.size, dx, x, dy, y, mask, int(dgamma.size == 0), ws)

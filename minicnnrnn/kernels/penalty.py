@@ -70,6 +70,21 @@ def penalty_backward_numpy(g, w, segments, rates, parts):
         g[start:stop] += (l1 * np.where(x < 0, -1, 1) + 2 * l2 * x) / parts
 
 
+def penalty_total_numpy(totals, penalty, samples):
+    """Add the penalty of a batch to the running total of the loss.
+
+    .. math:: totals_0 \\leftarrow totals_0 + N penalty_0
+
+    Parameters
+    ----------
+    totals : float64 (2,), its first element updated in place
+    penalty : float64 (1,)
+    samples : int
+        N: a batch's loss counts as often as it has samples.
+    """
+    totals[0] += samples * penalty[0]
+
+
 # ---------------------------------------------------------------------------------------
 # CPU
 # ---------------------------------------------------------------------------------------
@@ -127,6 +142,11 @@ def penalty_backward_cpu(g, w, segments, rates, parts):
     split(_add_gradients, blocks(g.size), GRAIN, (g, w, segments, rates, parts))
 
 
+@cpu
+def penalty_total_cpu(totals, penalty, samples):
+    totals[0] += samples * penalty[0]
+
+
 # ---------------------------------------------------------------------------------------
 # CUDA
 # ---------------------------------------------------------------------------------------
@@ -179,3 +199,12 @@ def _gradient_elements(g, w, segments, rates, parts):
 
 def penalty_backward_cuda(g, w, segments, rates, parts):
     over(_gradient_elements, g.size, g, w, segments, rates, parts)
+
+
+@gpu
+def _add_total(totals, penalty, samples):
+    totals[0] += np.float64(samples) * penalty[0]
+
+
+def penalty_total_cuda(totals, penalty, samples):
+    launch(_add_total, 1, 1, totals, penalty, samples)

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from minicnnrnn.kernels.gpu import cuda, gpu, over, place
 from minicnnrnn.kernels.jit import cpu, inner, split
 
 # ---------------------------------------------------------------------------------------
@@ -405,3 +406,126 @@ def masked_average_backward_input_cpu(dx, dy, mask):
     """Parallel over samples."""
     N, T, C = dx.shape
     split(_masked_share_samples, N, 1 + WORK // (T * C), (dx, dy, mask))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element of y in the forward passes, of dx in the backward passes, which
+# gather. Neighbouring threads are neighbouring channels.
+
+
+@gpu
+def _max_elements(y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    _, OD, OH, OW, C = y.shape
+    _, D, H, W, _ = x.shape
+    for o in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, od, oh, ow, c = place(o, OD, OH, OW, C)
+        d, h, w = od * SD - PD, oh * SH - PH, ow * SW - PW
+        i0, j0, k0 = max(0, -d), max(0, -h), max(0, -w)
+        best, won = LOWEST, np.int32((i0 * KH + j0) * KW + k0)
+        for i in range(i0, min(KD, D - d)):
+            for j in range(j0, min(KH, H - h)):
+                for k in range(k0, min(KW, W - w)):
+                    number = np.int32((i * KH + j) * KW + k)
+                    best, won = _better(x[n, d + i, h + j, w + k, c], number, best, won)
+        y[n, od, oh, ow, c] = best
+        if index.size:
+            index[n, od, oh, ow, c] = won
+
+
+def max_pool_forward_cuda(y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    over(_max_elements, y.size, y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+
+
+@gpu
+def _max_gradient_elements(dx, dy, index, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    _, D, H, W, C = dx.shape
+    _, OD, OH, OW, _ = dy.shape
+    for e in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, d, h, w, c = place(e, D, H, W, C)
+        d0, d1 = _windows(d, KD, SD, PD, OD)
+        h0, h1 = _windows(h, KH, SH, PH, OH)
+        w0, w1 = _windows(w, KW, SW, PW, OW)
+        total = ZERO
+        for od in range(d0, d1):
+            for oh in range(h0, h1):
+                for ow in range(w0, w1):
+                    i, j, k = d + PD - od * SD, h + PH - oh * SH, w + PW - ow * SW
+                    if index[n, od, oh, ow, c] == (i * KH + j) * KW + k:
+                        total += dy[n, od, oh, ow, c]
+        dx[n, d, h, w, c] = total
+
+
+def max_pool_backward_input_cuda(dx, dy, index, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    over(_max_gradient_elements, dx.size, dx, dy, index, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+
+
+@gpu
+def _average_elements(y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    _, OD, OH, OW, C = y.shape
+    _, D, H, W, _ = x.shape
+    for o in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, od, oh, ow, c = place(o, OD, OH, OW, C)
+        d, h, w = od * SD - PD, oh * SH - PH, ow * SW - PW
+        total = ZERO
+        for i in range(max(0, d), min(d + KD, D)):
+            for j in range(max(0, h), min(h + KH, H)):
+                for k in range(max(0, w), min(w + KW, W)):
+                    total += x[n, i, j, k, c]
+        plane = _length(od, SD, PD, KD, D) * _length(oh, SH, PH, KH, H)
+        y[n, od, oh, ow, c] = total / np.float32(plane * _length(ow, SW, PW, KW, W))
+
+
+def average_pool_forward_cuda(y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    over(_average_elements, y.size, y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+
+
+@gpu
+def _average_gradient_elements(dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    _, D, H, W, C = dx.shape
+    _, OD, OH, OW, _ = dy.shape
+    for e in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, d, h, w, c = place(e, D, H, W, C)
+        d0, d1 = _windows(d, KD, SD, PD, OD)
+        h0, h1 = _windows(h, KH, SH, PH, OH)
+        w0, w1 = _windows(w, KW, SW, PW, OW)
+        total = ZERO
+        for od in range(d0, d1):
+            for oh in range(h0, h1):
+                plane = _length(od, SD, PD, KD, D) * _length(oh, SH, PH, KH, H)
+                for ow in range(w0, w1):
+                    count = np.float32(plane * _length(ow, SW, PW, KW, W))
+                    total += dy[n, od, oh, ow, c] / count
+        dx[n, d, h, w, c] = total
+
+
+def average_pool_backward_input_cuda(dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW):
+    over(_average_gradient_elements, dx.size, dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+
+
+@gpu
+def _masked_average_elements(y, x, mask):
+    for o in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, c, total = o // y.shape[1], o % y.shape[1], ZERO
+        for t in range(x.shape[1]):
+            if mask[n, t]:
+                total += x[n, t, c]
+        y[n, c] = total / _valid_steps(mask, n)
+
+
+def masked_average_forward_cuda(y, x, mask):
+    over(_masked_average_elements, y.size, y, x, mask)
+
+
+@gpu
+def _masked_share_elements(dx, dy, mask):
+    _, T, C = dx.shape
+    for e in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, t, c = e // (T * C), e // C % T, e % C
+        dx[n, t, c] = dy[n, c] / _valid_steps(mask, n) if mask[n, t] else ZERO
+
+
+def masked_average_backward_input_cuda(dx, dy, mask):
+    over(_masked_share_elements, dx.size, dx, dy, mask)

@@ -1,8 +1,13 @@
 """Sums over the threads of a block, in a fixed order: a GPU's building block for reductions."""
 
+from typing import Any
+
 import numpy as np
 
-from minicnnrnn.kernels.gpu import THREADS, cuda, gpu
+from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
+
+ZERO, NOTHING = np.float32(0), np.float64(0)
 
 
 @gpu
@@ -57,3 +62,85 @@ def block_max(value):
         cuda.syncthreads()
         half //= 2
     return largest[0]
+
+
+# Threads of a block that takes sums of columns: a lane for each of some neighbouring columns, which
+# fill a transaction of memory, and rows of lanes.
+LANES = 2 if THREADS < 8 else 8
+ROWS = THREADS // LANES
+
+
+def parts_of_columns(R: int) -> int:
+    """Parts that a sum over R rows is cut into: the same on every GPU."""
+    return max(1, min(PARTS, R // (4 * ROWS)))
+
+
+@gpu
+def lane_sum(value):
+    """The sum of one float32 from every row of lanes, lane by lane; all threads get it."""
+    sums = cuda.shared.array(THREADS, np.float32)
+    t = cuda.threadIdx.x
+    cuda.syncthreads()
+    sums[t] = value
+    cuda.syncthreads()
+    half = THREADS // 2
+    while half >= LANES:
+        if t < half:
+            sums[t] += sums[t + half]
+        cuda.syncthreads()
+        half //= 2
+    return sums[t % LANES]
+
+
+def column_sums(term: Any) -> Any:
+    """A kernel that takes two sums over every column, launched by ``launch_column_sums``.
+
+    Parameters
+    ----------
+    term : (operands, r, c) -> two float32
+        What row r adds to the sums of column c.
+    """
+
+    @gpu
+    def summed(R, C, parts, ws, operands):
+        c = cuda.blockIdx.x * LANES + cuda.threadIdx.x % LANES
+        part = cuda.blockIdx.y
+        begin, end = R * part // parts, R * (part + 1) // parts
+        first, second = ZERO, ZERO
+        if c < C:
+            for r in range(begin + cuda.threadIdx.x // LANES, end, ROWS):
+                one, two = term(operands, r, c)
+                first += one
+                second += two
+        first, second = lane_sum(first), lane_sum(second)
+        if cuda.threadIdx.x < LANES and c < C:
+            ws[2 * part * C + c] = first
+            ws[(2 * part + 1) * C + c] = second
+
+    return summed
+
+
+def launch_column_sums(
+    kernel: Any, first: Any, second: Any, factor: Any, R: int, ws: Any, *operands: Any
+) -> None:
+    """Fill `first` and `second`, of one float a column, with the sums that a kernel takes.
+
+    `second` is multiplied by `factor`, where there is one; it may itself be absent. Of the
+    workspace this needs two floats a column for each of ``parts_of_columns``.
+    """
+    C, parts = first.size, parts_of_columns(R)
+    launch(kernel, (-(-C // LANES), parts), THREADS, R, C, parts, ws, operands)
+    over(_add_parts, C, first, second, factor, parts, ws)
+
+
+@gpu
+def _add_parts(first, second, factor, parts, ws):
+    C = first.size
+    for c in range(cuda.grid(1), C, cuda.gridsize(1)):
+        one, two = NOTHING, NOTHING
+        for part in range(parts):
+            one += ws[2 * part * C + c]
+            two += ws[(2 * part + 1) * C + c]
+        first[c] = np.float32(one)
+        if second.size:
+            second[c] = np.float32(two * factor[c] if factor.size else two)

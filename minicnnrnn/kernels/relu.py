@@ -3,11 +3,12 @@
 import numpy as np
 
 from minicnnrnn.kernels.codes import PARTS
-from minicnnrnn.kernels.elementary import ONE, ZERO, choose
-from minicnnrnn.kernels.gpu import cuda, gpu, over
+from minicnnrnn.kernels.elementary import ONE, ZERO, always, choose
+from minicnnrnn.kernels.gpu import cuda, gpu, over, place
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
-from minicnnrnn.kernels.scale import shared_row
+from minicnnrnn.kernels.reduce import column_sums, launch_column_sums
+from minicnnrnn.kernels.scale import shared, shared_row
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -134,6 +135,11 @@ def relu_backward_cpu(dx, dy, x, slope, threshold, highest):
     split(_relu_gradient_range, x.size, GRAIN, (dx, dy, x, slope, threshold, highest))
 
 
+@always
+def _sloping(x, slope):
+    return choose(x < ZERO, slope * x, x)
+
+
 @inner
 def _prelu_rows(start, stop, worker, y, x, w):
     C = x.shape[4]
@@ -142,11 +148,11 @@ def _prelu_rows(start, stop, worker, y, x, w):
         slopes = floats(address(w, shared_row(row, x, w)))
         if w.shape[4] == C:
             for c in range(C):
-                to[c] = choose(of[c] < ZERO, slopes[c] * of[c], of[c])
+                to[c] = _sloping(of[c], slopes[c])
         else:
             slope = slopes[0]
             for c in range(C):
-                to[c] = choose(of[c] < ZERO, slope * of[c], of[c])
+                to[c] = _sloping(of[c], slope)
 
 
 @cpu
@@ -184,11 +190,16 @@ def prelu_backward_input_cpu(dx, dy, x, w):
     split(_prelu_gradient_rows, x.size // C, 1 + GRAIN // C, (dx, dy, x, w))
 
 
+@always
+def _slope_term(gradient, x):
+    return gradient * choose(x > ZERO, ZERO, x)
+
+
 @cpu(fastmath=REASSOCIATE)
 def _row_sum(gradient, x, count):
     total = ZERO
     for c in range(count):
-        total += gradient[c] * choose(x[c] > ZERO, ZERO, x[c])
+        total += _slope_term(gradient[c], x[c])
     return total
 
 
@@ -205,7 +216,7 @@ def _slope_parts(start, stop, worker, dw, dy, x, ws, parts):
             j = shared_row(row, x, dw)
             if dw.shape[4] == C:
                 for c in range(C):
-                    total[j + c] += gradient[c] * choose(of[c] > ZERO, ZERO, of[c])
+                    total[j + c] += _slope_term(gradient[c], of[c])
             else:
                 total[j] += _row_sum(gradient, of, C)
 
@@ -232,7 +243,9 @@ def prelu_workspace_cpu(size):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A thread for every element; the gradient of a slope is a block's sum over all that share it.
+# A thread for every element; the gradient of a slope is a sum over a column of all that share it.
+
+NONE = np.empty(0, np.float32)
 
 
 @gpu
@@ -256,3 +269,57 @@ def _relu_gradient_elements(dx, dy, x, slope, threshold, highest):
 def relu_backward_cuda(dx, dy, x, slope, threshold, highest):
     floats = float(slope), float(threshold), float(highest)
     over(_relu_gradient_elements, x.size, dx, dy, x, *floats)
+
+
+@gpu
+def _prelu_elements(y, x, w):
+    _, D, H, W, C = x.shape
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        n, d, h, k, c = place(i, D, H, W, C)
+        y[n, d, h, k, c] = _sloping(x[n, d, h, k, c], shared(w, n, d, h, k, c))
+
+
+def prelu_forward_cuda(y, x, w):
+    over(_prelu_elements, x.size, y, x, w)
+
+
+@gpu
+def _prelu_gradient_elements(dx, dy, x, w):
+    _, D, H, W, C = x.shape
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        n, d, h, k, c = place(i, D, H, W, C)
+        slope = shared(w, n, d, h, k, c)
+        dx[n, d, h, k, c] = _bent(dy[n, d, h, k, c], x[n, d, h, k, c], slope)
+
+
+def prelu_backward_input_cuda(dx, dy, x, w):
+    over(_prelu_gradient_elements, x.size, dx, dy, x, w)
+
+
+@gpu
+def _along(all_share, e, j, length):
+    """Along one axis: the index, and what is left of the numbers of the element and the slope."""
+    if all_share:
+        return e % length, e // length, j
+    return j % length, e, j // length
+
+
+@gpu
+def _term_of_slope(operands, e, j):
+    dy, x, dw = operands
+    c, e, j = _along(dw.shape[4] == 1, e, j, x.shape[4])
+    w, e, j = _along(dw.shape[3] == 1, e, j, x.shape[3])
+    h, e, j = _along(dw.shape[2] == 1, e, j, x.shape[2])
+    d, n, _ = _along(dw.shape[1] == 1, e, j, x.shape[1])
+    return _slope_term(dy[n, d, h, w, c], x[n, d, h, w, c]), ZERO
+
+
+_slope_sums = column_sums(_term_of_slope)
+
+
+def prelu_backward_weight_cuda(dw, dy, x, ws):
+    launch_column_sums(_slope_sums, dw.reshape(-1), NONE, NONE, x.size // dw.size, ws, dy, x, dw)
+
+
+def prelu_workspace_cuda(size):
+    return 2 * PARTS * size

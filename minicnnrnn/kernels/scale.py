@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minicnnrnn.kernels.gpu import cuda, gpu, over, place
 from minicnnrnn.kernels.jit import cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
 
@@ -66,3 +67,29 @@ def scale_forward_cpu(y, x, w):
     """Parallel over rows."""
     C = x.shape[4]
     split(_scale_rows, x.size // C, 1 + GRAIN // C, (y, x, w))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element.
+
+
+@gpu
+def shared(w, n, d, h, k, c):
+    """The factor of an element."""
+    n, d, h = n if w.shape[0] > 1 else 0, d if w.shape[1] > 1 else 0, h if w.shape[2] > 1 else 0
+    return w[n, d, h, k if w.shape[3] > 1 else 0, c if w.shape[4] > 1 else 0]
+
+
+@gpu
+def _scale_elements(y, x, w):
+    _, D, H, W, C = x.shape
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        n, d, h, k, c = place(i, D, H, W, C)
+        y[n, d, h, k, c] = x[n, d, h, k, c] * shared(w, n, d, h, k, c)
+
+
+def scale_forward_cuda(y, x, w):
+    over(_scale_elements, x.size, y, x, w)

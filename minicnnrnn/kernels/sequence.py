@@ -3,6 +3,7 @@
 import numpy as np
 
 from minicnnrnn.kernels.codes import AVERAGE, CONCAT, MULTIPLY
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import cpu, inner, split
 
 # ---------------------------------------------------------------------------------------
@@ -206,3 +207,84 @@ def _part_steps(start, stop, worker, da, db, dy, a, b, mask, mode):
 def bidirectional_backward_input_cpu(da, db, dy, a, b, mask, mode):
     N, T, R, E = dy.shape
     split(_part_steps, N * T, max(1, GRAIN // (R * E)), (da, db, dy, a, b, mask, mode))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element of an output; a step that counts is one for a thread, which stops at
+# the first number that makes it count.
+
+
+@gpu
+def _find_steps(mask, x, value):
+    empty = np.float32(value)
+    for r in range(cuda.grid(1), x.shape[0], cuda.gridsize(1)):
+        c = 0
+        while c < x.shape[1] and x[r, c] == empty:
+            c += 1
+        mask[r] = c < x.shape[1]
+
+
+@gpu
+def _pass_elements(y, x, mask):
+    C = x.shape[1]
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        r, c = i // C, i % C
+        y[r, c] = x[r, c] if mask[r] else ZERO
+
+
+def masking_forward_cuda(y, mask, x, value):
+    over(_find_steps, len(x), mask, x, float(value))
+    over(_pass_elements, x.size, y, x, mask)
+
+
+def masking_backward_input_cuda(dx, dy, mask):
+    over(_pass_elements, dy.size, dx, dy, mask)
+
+
+@gpu
+def _merge_elements(y, a, b, mask, mode):
+    (_, T, R, A), E = a.shape, y.shape[3]
+    scale = HALF if mode == AVERAGE else ONE
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        step, r, e = i // E // R, i // E % R, i % E
+        n, t = step // T, step % T
+        back = T - 1 - t
+        if mask.size and mask[n, t] == 0:
+            y[n, t, r, e] = ZERO
+        elif mode == CONCAT:
+            y[n, t, r, e] = a[n, t, r, e] if e < A else b[n, back, r, e - A]
+        elif mode == MULTIPLY:
+            y[n, t, r, e] = a[n, t, r, e] * b[n, back, r, e]
+        else:
+            y[n, t, r, e] = (a[n, t, r, e] + b[n, back, r, e]) * scale
+
+
+def bidirectional_forward_cuda(y, a, b, mask, mode):
+    over(_merge_elements, y.size, y, a, b, mask, int(mode))
+
+
+@gpu
+def _part_elements(d, dy, other, mask, mode, first, turned):
+    """The gradient of one reading, whose elements stand from `first` on where they are merged."""
+    _, T, R, A = d.shape
+    scale = HALF if mode == AVERAGE else ONE
+    for i in range(cuda.grid(1), d.size, cuda.gridsize(1)):
+        step, r, e = i // A // R, i // A % R, i % A
+        n, place = step // T, step % T
+        back = T - 1 - place
+        t = back if turned else place
+        if mask.size and mask[n, t] == 0:
+            d[n, place, r, e] = ZERO
+        elif mode == MULTIPLY:
+            d[n, place, r, e] = dy[n, t, r, e] * other[n, back, r, e]
+        else:
+            d[n, place, r, e] = dy[n, t, r, first + e] * scale
+
+
+def bidirectional_backward_input_cuda(da, db, dy, a, b, mask, mode):
+    first = a.shape[3] if mode == CONCAT else 0
+    over(_part_elements, da.size, da, dy, b, mask, int(mode), 0, 0)
+    over(_part_elements, db.size, db, dy, a, mask, int(mode), first, 1)

@@ -16,6 +16,13 @@ import numpy as np
 
 from minicnnrnn.kernels.band import ZERO
 from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.kernels.conv import (
+    conv_backward_input_cuda,
+    conv_backward_weight_cuda,
+    conv_forward_cuda,
+    conv_prepare_cuda,
+    conv_workspace_cuda,
+)
 from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, WIDE_ROWS, gemm_block
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import (
@@ -595,3 +602,42 @@ def winograd_pays_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, 
     tiles = N * OD * -(-OH // 4) * -(-OW // 4)
     filters = 36 if C * F <= 128 * 128 else 50
     return bool(1.05 * (tiles * (5.5 + 30 / C + 30 / (F * KD)) + filters) < N * OD * OH * OW)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# The direct sum: a GPU has multiply-adds in plenty, and it is memory that it waits for.
+
+
+def winograd_workspace_cuda(
+    N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G
+):  # fmt: skip
+    return conv_workspace_cuda(
+        N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G
+    )  # fmt: skip
+
+
+def winograd_pays_cuda(
+    N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G
+):  # fmt: skip
+    return False
+
+
+def winograd_prepare_cuda(w, G, ws):
+    conv_prepare_cuda(w, G, ws)
+
+
+def winograd_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
+    conv_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws)
+
+
+def winograd_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+    conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws)
+
+
+def winograd_backward_weight_cuda(
+    dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws
+):  # fmt: skip
+    conv_backward_weight_cuda(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws)

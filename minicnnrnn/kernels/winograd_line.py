@@ -17,6 +17,13 @@ import numpy as np
 
 from minicnnrnn.kernels.band import ZERO
 from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.kernels.conv import (
+    conv_backward_input_cuda,
+    conv_backward_weight_cuda,
+    conv_forward_cuda,
+    conv_prepare_cuda,
+    conv_workspace_cuda,
+)
 from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, WIDE_ROWS, gemm_block, set_offset
 from minicnnrnn.kernels.jit import MAX_WORKERS, VECTOR_WIDTH, cpu, inner, split
 from minicnnrnn.kernels.panel import (
@@ -543,3 +550,42 @@ def winograd_line_pays_cpu(
     tiles = N * D * H * -(-OW // (SPAN + 1 - KW))
     filters = 80 if C * F <= 128 * 128 else 200
     return bool(1.1 * (tiles * (9.6 + 60 / C + 60 / F) + filters) < N * D * H * OW * KW)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# The direct sum: a GPU has multiply-adds in plenty, and it is memory that it waits for.
+
+
+def winograd_line_workspace_cuda(
+    N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G
+):  # fmt: skip
+    return conv_workspace_cuda(
+        N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G
+    )  # fmt: skip
+
+
+def winograd_line_pays_cuda(
+    N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G
+):  # fmt: skip
+    return False
+
+
+def winograd_line_prepare_cuda(w, G, ws):
+    conv_prepare_cuda(w, G, ws)
+
+
+def winograd_line_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
+    conv_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws)
+
+
+def winograd_line_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
+    conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws)
+
+
+def winograd_line_backward_weight_cuda(
+    dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws
+):  # fmt: skip
+    conv_backward_weight_cuda(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws)

@@ -30,7 +30,7 @@ class WeightView:
         for weight in layer.weights:
             if weight.name == self.name:
                 layer.allocate()
-                view = weight.value[...]
+                view = np.asarray(weight.value).view()
                 view.flags.writeable = False
                 return view
         return None
@@ -93,19 +93,14 @@ class Layer(Recorded):
         self._buffers: dict[str, Buffer] = {}
         self._saved: Any = None  # what `forward` keeps for `backward`
         self._stream: int | None = None
+        self._plans: dict[Any, Any] = {}  # what was worked out for inputs of a shape
         self._prepared = (-1, -1)  # what the packed weights were made from, and where they are
         self._warned = False  # that it does not carry a mask
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: no owner, and no memory of a batch."""
-        fresh: dict[str, Any] = {
-            "owner": None,
-            "_buffers": {},
-            "_saved": None,
-            "_output_penalty": None,
-            "_prepared": (-1, -1),
-        }
-        return self.__dict__ | fresh
+        fresh: dict[str, Any] = {"owner": None, "_buffers": {}, "_saved": None, "_plans": {}}
+        return self.__dict__ | fresh | {"_output_penalty": None, "_prepared": (-1, -1)}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name!r} built={self.built}>"
@@ -210,7 +205,10 @@ class Layer(Recorded):
         """Raise if inputs of this shape cannot be taken, by the layer's kind or as it was built."""
 
     def check_batch(self, x: Any) -> None:
-        """Raise if a first layer cannot take these values: asked before anything is computed."""
+        """Raise if a first layer cannot take these values, a NumPy array; nothing is computed."""
+
+    def trust_batch(self, x: Any) -> None:
+        """Note that this device array holds a batch that was checked."""
 
     def fixes_batch(self) -> bool:
         """Whether the layer is built for one size of batches."""
@@ -266,10 +264,13 @@ class Layer(Recorded):
     def bind(self, context: Context) -> None:
         """Move into a model: use its device, its random numbers and its lock."""
         if self.context is not context:
-            self.context = context
-            self._buffers.clear()
-            self._stream = None
-            self._prepared = (-1, -1)
+            self.context, self._stream = context, None
+            self.release()
+
+    def release(self) -> None:
+        """Drop the memory of batches, and what was worked out for their shapes."""
+        self._buffers, self._plans = {}, {}
+        self._saved, self._output_penalty, self._prepared = None, None, (-1, -1)
 
     # --- memory --------------------------------------------------------------------
 
@@ -425,12 +426,9 @@ class Layer(Recorded):
         )
 
     def add_loss(self, value: Any) -> None:
-        """Add a penalty to the reported loss of this batch.
+        """Add a penalty to the reported loss of this batch; to be called in ``forward``.
 
-        To be called in ``forward``; the gradient of the penalty is added by the layer itself, in
-        ``backward``.
-
-        `value` is a float, or a device array with one element.
+        `value` is a float, or a device array with one element; its gradient is the layer's own.
         """
         assert self.context is not None
         self.context.penalty += value
@@ -463,7 +461,10 @@ class Layer(Recorded):
             if training:
                 self.context.parameters.allocate_gradients()
             self.check_batch(array)
-            return np.array(self.run_forward(array, mask, training)[0])
+            x = self.device.upload(array)
+            self.trust_batch(x)
+            mask = None if mask is None else self.device.upload(mask)
+            return np.array(self.run_forward(x, mask, training)[0])
 
     def _array(self, x: Any) -> Any:
         """A copy of what a user passed, as numbers or ids; an error names the layer."""

@@ -66,7 +66,8 @@ class Parallel(Container):
         for passed in masks[1:]:
             if passed is not left:
                 both = self.buffer("mask", *passed.shape, dtype=passed.dtype)
-                both[...] = left & passed
+                both[...] = left
+                both &= passed
                 left = both
         return [y for y, _ in results], left
 

@@ -67,6 +67,11 @@ class Container(Layer):
         if self.children:
             self.children[0].check_batch(x)
 
+    def trust_batch(self, x: Any) -> None:
+        """Tell the first layer inside."""
+        if self.children:
+            self.children[0].trust_batch(x)
+
     def fixes_batch(self) -> bool:
         """Whether a layer inside keeps the states of its samples."""
         return any(child.fixes_batch() for child in self.children)

@@ -51,6 +51,12 @@ class Context:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"lock": threading.RLock()}
 
+    def moved(self, device: Device) -> dict[str, Any]:
+        """What changes when the model moves to another device, parameters apart."""
+        state, penalty = device.empty((2,), np.int64), device.zeros((1,), np.float64)
+        state[...] = np.asarray(self.random_state)
+        return {"device": device, "random_state": state, "penalty": penalty}
+
     def adopt(self, weights: list[Weight]) -> None:
         """Lay out the parameters for these weights; values that exist are kept."""
         version = self.parameters.version

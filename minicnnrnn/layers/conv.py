@@ -91,7 +91,6 @@ class BaseConv(Layer, ABC):
             for name, (initializer, regularizer, constraint) in rules.items()
         }
         self.channels: int | None = None  # of the inputs that it is built for
-        self._plans: dict[Sizes, Plan] = {}
 
     def check_steps(self) -> None:
         """Strides and dilation exclude each other, as in Keras."""

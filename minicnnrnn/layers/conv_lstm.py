@@ -91,7 +91,6 @@ class ConvLSTM(Recurrent):
         self.unit_forget_bias = bool(unit_forget_bias)
         if self.unit_forget_bias:
             self.initializers = (*self.initializers[:2], ForgetBias(self.initializers[2]))
-        self._plans: dict[tuple[int, ...], Plan] = {}
         self._packed: tuple[Any, ...] = ()  # the algorithms and places that weights are packed for
 
     # --- shapes and weights --------------------------------------------------------

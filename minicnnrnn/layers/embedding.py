@@ -77,7 +77,7 @@ class Embedding(Layer):
         self.mask_zero = self.supports_masking = bool(mask_zero)
         if weights is not None:
             self.embeddings_initializer = self._given(weights)
-        self._checked: Any = None  # the ids that `check_batch` has just seen
+        self._checked: Any = None  # the ids that `check_batch` has just let pass
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: no memory of a batch."""
@@ -122,6 +122,9 @@ class Embedding(Layer):
                 f"ids from 0 to {self.input_dim - 1} (input_dim={self.input_dim})",
                 f"{int(x[first])} in sample {first[0]} of its batch",
             )
+
+    def trust_batch(self, x: Any) -> None:
+        """Remember that these ids were checked."""
         self._checked = x
 
     def _ids(self, x: Any) -> Any:
@@ -130,11 +133,12 @@ class Embedding(Layer):
         if x.dtype != np.int32:
             ids = self.buffer("ids", *x.shape, dtype=np.int32)
             try:
-                copy_batch(ids, x, name="ids")
+                with self.device.writing(ids) as host:
+                    copy_batch(host, np.asarray(x), name="ids")
             except ValueError as error:
                 raise ValueError(f"layer {self.name!r}: {error}") from None
         if ids is not self._checked:
-            self.check_batch(ids)
+            self.check_batch(np.asarray(ids))
         self._checked = None
         return ids.reshape(-1)
 

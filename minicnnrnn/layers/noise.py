@@ -36,7 +36,7 @@ class RandomLayer(Layer):
         if self.seed is None:
             return self.context.random_state, self.stream()
         state = self.buffer("state", 2, dtype=np.int64)
-        state[0], state[1] = self.seed, self.context.random_state[1]
+        state[:1], state[1:] = self.seed, self.context.random_state[1:]
         return state, 0
 
     def share(self, rate: Any, below_one: bool = False) -> float:

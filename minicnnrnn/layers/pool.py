@@ -49,7 +49,6 @@ class Pooling(Layer):
         if padding not in ("valid", "same"):
             self.fail("padding to be 'valid' or 'same'", repr(padding))
         self.padding = padding
-        self._plans: dict[tuple[int, ...], Any] = {}
 
     def windows(self, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Size and strides of the windows on an image of this size."""

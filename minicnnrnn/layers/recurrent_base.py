@@ -207,8 +207,8 @@ class Recurrent(Layer):
         if self.seed is None:
             stream += self.stream()
         else:
-            step, state = state[1], self.buffer("random state", 2, dtype=np.int64)
-            state[0], state[1] = self.seed, step
+            step, state = state[1:], self.buffer("random state", 2, dtype=np.int64)
+            state[:1], state[1:] = self.seed, step
         factors, ones = self.buffer(name, *shape), self.buffer("ones", *shape)
         ones[...] = 1
         self.kernels.dropout_forward(factors.reshape(-1), ones.reshape(-1), state, stream, rate)

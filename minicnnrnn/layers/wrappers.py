@@ -9,7 +9,6 @@ from minicnnrnn.initializers import Constant
 from minicnnrnn.kernels import codes
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.container import Container
-from minicnnrnn.layers.context import Context
 
 MODES = {
     "concat": codes.CONCAT,
@@ -202,7 +201,7 @@ class Bidirectional(Container):
         if not vars(self.forward_layer)["go_backwards"]:
             return mask
         turned = self.buffer("mask", *mask.shape, dtype=np.uint8)
-        turned[...] = mask[:, ::-1]
+        turned[...] = np.asarray(mask)[:, ::-1]
         return turned
 
 
@@ -247,9 +246,9 @@ class TimeDistributed(Container):
         """What a copy gets: no copies of the layer."""
         return super().__getstate__() | {"_steps": []}
 
-    def bind(self, context: Context) -> None:
-        """Move into another model, with the layer."""
-        super().bind(context)
+    def release(self) -> None:
+        """Drop the memory of batches, and the copies of the layer."""
+        super().release()
         self._steps.clear()
 
     @property
@@ -358,7 +357,10 @@ class TimeDistributed(Container):
             if input_gradient:
                 dx[:, t] = step
             for total, weight in zip(sums, weights, strict=True):
-                total[...] = total + weight.gradient if t else weight.gradient
+                if t:
+                    total += weight.gradient
+                else:
+                    total[...] = weight.gradient
         for total, weight in zip(sums, weights, strict=True):
             weight.gradient[...] = total
         return dx

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minicnnrnn.configuration import Configured
-from minicnnrnn.device import get_device
+from minicnnrnn.device import get_host_device
 from minicnnrnn.kernels.codes import IGNORE_NONE
 from minicnnrnn.shapes import is_integer, is_real
 from minicnnrnn.targets import standalone
@@ -151,7 +151,7 @@ class Loss(Configured):
         -------
         float
         """
-        kernels = get_device().kernels
+        kernels = get_host_device().kernels
         given = standalone(self, y_true, y_pred, sample_weight)
         weights = given.weights[0]
         values = np.empty(len(weights), np.float32)

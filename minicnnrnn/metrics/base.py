@@ -9,7 +9,7 @@ import numpy as np
 
 from minicnnrnn.arrays import as_array
 from minicnnrnn.configuration import Configured
-from minicnnrnn.device import get_device
+from minicnnrnn.device import get_host_device
 from minicnnrnn.kernels.codes import IGNORE_NONE
 from minicnnrnn.losses import Loss
 from minicnnrnn.shapes import is_integer, is_real
@@ -178,7 +178,7 @@ class Metric(Configured):
         if metric.shaped:
             rows, labels = given.y, labels.reshape(given.y.shape[: -1 if metric.sparse else None])
         values = np.empty(len(given.rows), np.float32)
-        metric.update(get_device().kernels, totals, values, rows, labels, given.weights[3])
+        metric.update(get_host_device().kernels, totals, values, rows, labels, given.weights[3])
 
     def result(self, totals: Any = None) -> Any:
         """The metric: of these totals, or of what ``update_state`` has added."""
@@ -290,7 +290,7 @@ class MeanMetricWrapper(KerasMetric):
     def update(self, kernels: Any, totals: Any, values: Any, y: Any, t: Any, weights: Any) -> None:
         """Add what the function says of a batch."""
         found = np.asarray(self.fn(_read_only(t), _read_only(y), **self.kwargs), np.float64)
-        weights = weights.reshape(y.shape[:-1]).astype(np.float64)
+        weights = np.asarray(weights, np.float64).reshape(y.shape[:-1])
         if found.ndim == 0:  # one number for the batch
             weights = np.ones(())
         elif found.shape[: weights.ndim] != weights.shape[: found.ndim]:

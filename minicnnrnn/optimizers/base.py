@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from minicnnrnn.device import Device
 from minicnnrnn.kernels.codes import GLOBAL_NORM, NORM, PARTS, VALUE
 from minicnnrnn.optimizers import schedules
 from minicnnrnn.optimizers.schedules import LearningRateSchedule
@@ -79,7 +80,9 @@ class Optimizer:
         self.clipnorm, self.clipvalue, self.global_clipnorm = (
             None if value is None else self.number(name, value, 0) for name, value in given.items()
         )
-        self._step = np.zeros(1, np.int64)
+        self._iterations = 0
+        self._step: Any = None  # the same number, on the device
+        self._written: tuple[float, ...] = ()  # the rates that lie there
         self._model: Any = None  # the one that it trains
         self._weights: list[Weight] | None = None  # those that the slots were made for
         self._slots: dict[str, Any] = {}
@@ -146,7 +149,7 @@ class Optimizer:
     @property
     def iterations(self) -> int:
         """Updates made so far."""
-        return int(self._step[0])
+        return self._iterations
 
     # --- which model, which weights ------------------------------------------------
 
@@ -196,7 +199,7 @@ class Optimizer:
         if self._weights is parameters.weights:
             return
         self._weights = parameters.weights
-        self._step[0] = 0
+        self._iterations, self._written = 0, ()
         self._undecayed = frozenset(
             number for number, weight in enumerate(parameters.weights) if self.spares(weight)
         )
@@ -204,9 +207,25 @@ class Optimizer:
         for name, first in self.slots().items():
             self._slots[name] = device.zeros((0 if first is None else parameters.size,))
             self._slots[name][...] = first or 0
+        self._step = device.zeros((1,), np.int64)
         self._rates = device.zeros((2 + len(self.rates()),), np.float64)
         self._threshold = device.zeros((1,), np.float64)
         self._sums = device.zeros((PARTS, len(parameters.weights)), np.float64)
+
+    def moved(self, device: Device) -> dict[str, Any]:
+        """What changes when the model moves to another device: copies of all slots there."""
+        if self._weights is None:
+            return {}
+        arrays = {"_step": self._step, "_rates": self._rates, "_threshold": self._threshold}
+        copies: dict[str, Any] = {"_slots": {}}
+        for held, name, array in (
+            *((copies["_slots"], name, slot) for name, slot in self._slots.items()),
+            *((copies, name, array) for name, array in arrays.items()),
+            (copies, "_sums", self._sums),
+        ):
+            held[name] = device.empty(array.shape, array.dtype)
+            held[name][...] = np.asarray(array)
+        return copies
 
     # --- a step --------------------------------------------------------------------
 
@@ -217,7 +236,9 @@ class Optimizer:
         parameters are others than before.
         """
         self.prepare(parameters)
-        self._rates[:] = self.learning_rate, self.weight_decay or 0.0, *self.rates()
+        rates = (self.learning_rate, self.weight_decay or 0.0, *self.rates())
+        if rates != self._written:
+            self._rates[:] = self._written = rates
         kernels, g = parameters.device.kernels, parameters.gradients
         segments = parameters.segments(weights, self._undecayed)
         for name, kind in CLIPPINGS.items():
@@ -233,6 +254,7 @@ class Optimizer:
             segments,
             *self.options(),
         )
+        self._iterations += 1
         parameters.changed()
 
     def options(self) -> tuple[int, ...]:
@@ -261,7 +283,7 @@ class Optimizer:
         """Number of steps, learning rate and slots, in Keras' order; copies."""
         self.prepare(parameters)
         rate = [] if callable(self._learning_rate) else [np.float32(self._learning_rate)]
-        state = [np.array(self._step[0]), *map(np.asarray, rate)]
+        state = [np.array(self._iterations), *map(np.asarray, rate)]
         return state + [np.array(view) for view in self._views(parameters, weights)]
 
     def set_state(
@@ -269,7 +291,9 @@ class Optimizer:
     ) -> None:
         """Take over what ``get_state`` gave."""
         self.prepare(parameters)
-        self._step[0], *rest = state
+        number, *rest = state
+        self._iterations = int(number)
+        self._step[:] = self._iterations
         if not callable(self._learning_rate):
             rate = rest.pop(0)
             if np.float32(self._learning_rate) != rate:  # else it has more digits than the state

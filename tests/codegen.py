@@ -1,0 +1,96 @@
+"""Compile and assemble every CUDA kernel, as it was launched in simulated tests; no GPU needed.
+
+    NUMBA_ENABLE_CUDASIM=1 MINICNNRNN_SIGNATURES=signatures.txt pytest -m cuda
+    python tests/codegen.py signatures.txt
+
+fails if a kernel does not compile, spills registers, keeps a stack, or is missing from the table
+beside this file, which ``--write`` makes anew.
+"""
+
+import importlib
+import importlib.metadata
+import multiprocessing
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+LOWEST = (7, 5)  # the capability that kernels are compiled for
+CAPABILITIES = ("75", "80", "90")  # those that they are assembled for
+TABLE = Path(__file__).with_name("cuda_kernels.txt")
+
+
+def types_of(words: list[str]) -> list[Any]:
+    """Numba's types from their names, as ``gpu.describe`` writes them: ``float32[2] ( int64 )``."""
+    from numba import types
+
+    found: list[Any] = []
+    while words and (word := words.pop(0)) != ")":
+        if word == "(":
+            found.append(types.Tuple(types_of(words)))
+            continue
+        name, rank = re.fullmatch(r"(\w+)(?:\[(\d)\])?", word).groups()
+        kind = types.boolean if name == "bool" else getattr(types, name)
+        found.append(types.Array(kind, int(rank), "C") if rank else kind)
+    return found
+
+
+def compiled(line: str) -> str:
+    """The table's row of a kernel: registers for each capability, bytes of shared memory."""
+    import numba.cuda.dispatcher
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+    from numba import cuda, types
+
+    numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=LOWEST)
+    name, signature = line.split(" | ")
+    module, function = name.rsplit(".", 1)
+    kernel = getattr(importlib.import_module(module), function)
+    try:
+        assembly, _ = cuda.compile_ptx(
+            kernel.resolved, types.void(*types_of(signature.split())), cc=LOWEST
+        )
+    except Exception as error:
+        return f"{line} | does not compile: {str(error)[-500:]!r}"
+    registers, wrong = [], []
+    for capability in CAPABILITIES:
+        options = LinkerOptions(arch=f"sm_{capability}", ptxas_options=["-v"])
+        linker = Linker(ObjectCode.from_ptx(assembly.encode()), options=options)
+        linker.link("cubin")
+        log = linker.get_info_log()
+        registers.append(re.search(r"Used (\d+) registers", log)[1])
+        spilt = re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", log)
+        if any(int(count) for count in spilt):
+            wrong.append(f"{capability}: stack, spill stores, spill loads of {spilt} bytes")
+    shared = sum(map(int, re.findall(r"\.shared [^;]*\.b8 \S+\[(\d+)\]", assembly)))
+    wide = " float64" if re.search(r"\.f64", assembly) else ""
+    row = f"{line} | {' '.join(registers)} | {shared}{wide}"
+    return row + (f" | {'; '.join(wrong)}" if wrong else "")
+
+
+def main() -> None:
+    """Compile all and compare with the table."""
+    lines = sorted(set(Path(sys.argv[1]).read_text().splitlines()))
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        rows = pool.map(compiled, lines, chunksize=4)
+    wrong = [row for row in rows if row.count(" | ") != 3]
+    if "--write" in sys.argv:
+        versions = " ".join(
+            f"{name} {importlib.metadata.version(name)}" for name in ("numba-cuda", "numba")
+        )
+        head = (
+            "Registers of every CUDA kernel on capability 7.5, 8.0 and 9.0, and its bytes of "
+            f"shared memory.\nkernel | types of its arguments | registers | shared | {versions}\n"
+        )
+        TABLE.write_text(head + "".join(f"{row}\n" for row in rows))
+    known = {tuple(row.split(" | ")[:2]) for row in TABLE.read_text().splitlines()}
+    missing = [line for line in lines if tuple(line.split(" | ")) not in known]
+    for title, listed in (("Wrong:", wrong), ("Not in the table:", missing)):
+        if listed:
+            print(title, *listed, sep="\n")
+    print(f"{len(rows)} kernels compiled for {LOWEST}, assembled for {CAPABILITIES}")
+    sys.exit(bool(wrong or missing))
+
+
+if __name__ == "__main__":
+    main()
