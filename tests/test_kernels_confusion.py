@@ -1,16 +1,15 @@
-"""Counts by thresholds and classes: reference, CPU and scikit-learn agree."""
+"""Counts by thresholds and classes: reference, CPU, CUDA and scikit-learn agree."""
 
 import numpy as np
 import pytest
-from checks import integer_valued, kernel
+from checks import DEVICES, FAST, integer_valued, kernel
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
 from minicnnrnn.kernels.codes import ALL, BINARY, CLASSES, IGNORE_NONE, LARGEST, SCORES
 
-DEVICES = ["numpy", "cpu"]
-shapes = st.tuples(st.integers(1, 30), st.integers(1, 8))
+shapes = st.tuples(upto(30), upto(8))
 
 
 def counts(device, y, t, weights, thresholds, column=-1, choice=ALL, by_column=0):
@@ -64,9 +63,10 @@ def test_worked_example_of_a_matrix(device):
     assert found.tolist() == [[1 + 2 + 4, 2 + 4], [0, 1]]
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(shapes, seeds, st.integers(LARGEST, 4), st.booleans(), st.integers(1, 6))
 @example((1, 1), 0, ALL, False, 1)
-def test_threshold_counts_equal_the_reference(shape, seed, choice, by_column, edges):
+def test_threshold_counts_equal_the_reference(device, shape, seed, choice, by_column, edges):
     rng = np.random.default_rng(seed)
     y, t = integer_valued(rng, *shape), rng.integers(0, 2, shape).astype(np.float32)
     y[rng.random(shape) < 0.1] = np.nan
@@ -74,24 +74,33 @@ def test_threshold_counts_equal_the_reference(shape, seed, choice, by_column, ed
     edges = np.sort(integer_valued(rng, edges))
     for column in (-1, shape[1] - 1):
         results = [
-            counts(device, y, t, weights, edges, column, choice, int(by_column))
-            for device in DEVICES
+            counts(each, y, t, weights, edges, column, choice, int(by_column))
+            for each in ("numpy", device)
         ]
         np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(shapes, seeds, st.integers(1, 6), st.sampled_from([IGNORE_NONE, 0, -1]))
-def test_matrices_equal_the_reference(shape, seed, classes, ignore):
+def test_matrices_equal_the_reference(device, shape, seed, classes, ignore):
     rng = np.random.default_rng(seed)
     y, t = integer_valued(rng, *shape), integer_valued(rng, *shape)
     y[rng.random(shape) < 0.1] = np.nan
     weights = integer_valued(rng, shape[0])
     labels = rng.integers(-1, 6, shape[0]).astype(np.int32)
+    both = ("numpy", device)
     for kind in (SCORES, CLASSES, BINARY):
-        results = [matrix(d, y + 0.5, t, weights, classes, kind, ignore) for d in DEVICES]
+        results = [matrix(each, y + 0.5, t, weights, classes, kind, ignore) for each in both]
         np.testing.assert_array_equal(*results)
-    results = [matrix(device, y, labels, weights, classes, ignore=ignore) for device in DEVICES]
+    results = [matrix(each, y, labels, weights, classes, ignore=ignore) for each in both]
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_score_that_is_the_threshold_means_yes(device):
+    y = np.array([[0.7], [np.nextafter(np.float32(0.7), 0)]], np.float32)  # 0.7 is rounded down
+    t, weights = np.ones((2, 1), np.float32), np.ones(2, np.float32)
+    assert matrix(device, y, t, weights, 2, BINARY, threshold=0.7).tolist() == [[0, 0], [1, 1]]
 
 
 def test_scikit_learn_agrees():

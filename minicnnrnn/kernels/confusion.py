@@ -7,6 +7,7 @@ unions. They add up over batches, so that no output need be kept.
 import numpy as np
 
 from minicnnrnn.kernels.codes import ALL, BINARY, LARGEST, SCORES
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
 from minicnnrnn.kernels.jit import cpu, inner
 
 # ---------------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ def _count_pairs(totals, truth, answer, weights, classes, ignore):
 #
 # Serial: all rows add to the same few totals, in one fixed order.
 
-TINY = np.float32(1e-9)
+ZERO, TINY = np.float32(0), np.float32(1e-9)
 
 
 @inner
@@ -179,6 +180,7 @@ def _count_pair(totals, truth, answer, weight, classes, ignore):
 
 @cpu
 def confusion_matrix_cpu(totals, y, t, weights, classes, kind, threshold, ignore):
+    least = np.float32(threshold)  # as NumPy compares a float32 with a Python number
     for r in range(y.shape[0]):
         if kind == SCORES:
             pair = np.int64(_argmax(t[r])), np.int64(_argmax(y[r]))
@@ -186,7 +188,7 @@ def confusion_matrix_cpu(totals, y, t, weights, classes, kind, threshold, ignore
             continue
         for c in range(y.shape[1]):
             if kind == BINARY:
-                answer = np.int64(1 if y[r, c] >= threshold else 0)
+                answer = np.int64(1 if y[r, c] >= least else 0)
             else:
                 answer = _whole_number(y[r, c])
             truth = _whole_number(t[r, c])
@@ -198,3 +200,93 @@ def sparse_confusion_matrix_cpu(totals, y, t, weights, classes, ignore):
     for r in range(y.shape[0]):
         pair = np.int64(t[r]), np.int64(_argmax(y[r]))
         _count_pair(totals, *pair, weights[r], classes, ignore)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# As on the CPU every total is a sum in the order of the rows. The threads of a block find out, an
+# output each, which of the block's totals is meant; then each goes through all that were found,
+# and adds what is meant for totals of its own.
+
+
+@gpu
+def _add_in_order(totals, offset, count, own, weight):
+    """Add the weight that each thread brings to the total `own`, from 0 to count - 1, or to none.
+
+    All threads of the block must call this.
+    """
+    indices = cuda.shared.array(THREADS, np.int64)
+    shares = cuda.shared.array(THREADS, np.float32)
+    t = cuda.threadIdx.x
+    cuda.syncthreads()  # somebody may still read the last ones
+    indices[t], shares[t] = own, weight
+    cuda.syncthreads()
+    for i in range(t, count, THREADS):
+        total = totals[offset + i]
+        for other in range(THREADS):
+            if indices[other] == i:
+                total += np.float64(shares[other])
+        totals[offset + i] = total
+
+
+@gpu
+def _threshold_totals(totals, y, t, weights, thresholds, first, columns, choice, by_column):
+    room, group = thresholds.size + 1, (first + cuda.blockIdx.x) * by_column
+    first += cuda.blockIdx.x
+    for start in range(0, y.shape[0] * columns, THREADS):
+        i, own, weight = start + cuda.threadIdx.x, -1, ZERO
+        if i < y.shape[0] * columns:
+            r, c = i // columns, first + i % columns
+            bucket = _above(y[r, c], thresholds) if _is_chosen(y[r], c, choice) else 0
+            own, weight = (room if t[r, c] != ZERO else 0) + bucket, weights[r]
+        _add_in_order(totals, 2 * room * group, 2 * room, own, weight)
+
+
+def threshold_counts_cuda(totals, y, t, weights, thresholds, column, choice, by_column):
+    """A block for every column, or one for all where they count together."""
+    first, columns = (0, y.shape[1]) if column < 0 else (column, 1)
+    blocks, each = (columns, 1) if by_column else (1, columns)
+    arguments = (y, t, weights, thresholds, first, each, choice, int(by_column))
+    launch(_threshold_totals, blocks, THREADS, totals, *arguments)
+
+
+@gpu
+def _matrix_row(totals, y, t, weights, classes, kind, threshold, ignore):
+    truth, columns = cuda.blockIdx.x, 1 if kind == SCORES else y.shape[1]
+    for start in range(0, y.shape[0] * columns, THREADS):
+        i, answer, weight = start + cuda.threadIdx.x, -1, ZERO
+        if i < y.shape[0] * columns:
+            r, c = i // columns, i % columns
+            found = _argmax(t[r]) if kind == SCORES else _whole_number(t[r, c])
+            if found == truth and truth != ignore:
+                weight = weights[r]
+                if kind == SCORES:
+                    answer = _argmax(y[r])
+                elif kind == BINARY:
+                    answer = 1 if y[r, c] >= np.float32(threshold) else 0
+                else:
+                    answer = _whole_number(y[r, c])
+        _add_in_order(totals, truth * classes, classes, answer, weight)
+
+
+def confusion_matrix_cuda(totals, y, t, weights, classes, kind, threshold, ignore):
+    """A block for every true class."""
+    arguments = (y, t, weights, classes, kind, float(threshold), ignore)
+    launch(_matrix_row, classes, THREADS, totals, *arguments)
+
+
+@gpu
+def _sparse_matrix_row(totals, y, t, weights, classes, ignore):
+    truth = cuda.blockIdx.x
+    for start in range(0, y.shape[0], THREADS):
+        r, answer, weight = start + cuda.threadIdx.x, -1, ZERO
+        if r < y.shape[0] and t[r] == truth and truth != ignore:
+            answer, weight = _argmax(y[r]), weights[r]
+        _add_in_order(totals, truth * classes, classes, answer, weight)
+
+
+def sparse_confusion_matrix_cuda(totals, y, t, weights, classes, ignore):
+    """A block for every true class."""
+    launch(_sparse_matrix_row, classes, THREADS, totals, y, t, weights, classes, ignore)
