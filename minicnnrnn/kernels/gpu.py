@@ -335,7 +335,7 @@ class DeviceArray:
             if host.shape != self.shape:
                 host = np.array(np.broadcast_to(host, self.shape))
             if self.contiguous:
-                self.handle.copy_to_device(host)
+                self.reshape(-1).handle.copy_to_device(host.reshape(-1))
             else:
                 self.handle[:] = host
 
