@@ -13,12 +13,13 @@ from checks import (
     nans,
     normal,
 )
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds, upto
 
 from minicnnrnn import regularizers
 from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.kernels.gpu import SIMULATED
 from minicnnrnn.kernels.jit import JIT
 
 sizes = st.lists(upto(200), max_size=4)
@@ -56,6 +57,7 @@ def test_worked_example(device):
 
 
 @pytest.mark.parametrize("device", FAST)
+@settings(max_examples=3 if SIMULATED else 30)
 @given(sizes, seeds, st.integers(1, 9))
 @example([], 0, 1)
 @example([1], 0, 1)
