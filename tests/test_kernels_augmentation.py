@@ -3,18 +3,18 @@
 import numba
 import numpy as np
 import pytest
-from checks import assert_within, check_gradient, kernel, nans, normal
+from checks import DEVICES, FAST, assert_within, check_gradient, kernel, nans, normal
 from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import seeds
 
+from minicnnrnn.kernels import gpu
 from minicnnrnn.kernels.codes import CONSTANT, NEAREST, REFLECT, WRAP
 from minicnnrnn.kernels.dropout import philox
 from minicnnrnn.kernels.jit import JIT
 
-DEVICES = ["numpy", "cpu"]
 MODES = [REFLECT, WRAP, CONSTANT, NEAREST]
-images = st.tuples(*(st.integers(1, n) for n in (5, 9, 9, 4)))
+images = st.tuples(*(st.integers(1, n) for n in ((2, 5, 5, 2) if gpu.SIMULATED else (5, 9, 9, 4))))
 
 
 def flip(device, x, horizontal=1, vertical=0, seed=0, step=0, stream=0):
@@ -107,28 +107,30 @@ def test_every_part_of_the_state_is_used(device):
     assert abs(np.corrcoef(gone, other)[0, 1]) < 0.1  # the axes are independent
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(images, seeds, st.sampled_from([(1, 0), (0, 1), (1, 1)]))
 @example((1, 1, 1, 1), 0, (1, 1))
-def test_flips_equal_the_reference(shape, seed, axes):
+def test_flips_equal_the_reference(device, shape, seed, axes):
     x = normal(np.random.default_rng(seed), *shape)
-    y = flip("cpu", x, *axes, seed=seed)
+    y = flip(device, x, *axes, seed=seed)
     np.testing.assert_array_equal(y, flip("numpy", x, *axes, seed=seed))
-    np.testing.assert_array_equal(flip("cpu", y, *axes, seed=seed), x)
+    np.testing.assert_array_equal(flip(device, y, *axes, seed=seed), x)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(images, seeds, st.sampled_from(MODES), st.integers(0, 1))
 @example((1, 1, 1, 1), 0, REFLECT, 1)
 @example((2, 1, 9, 2), 0, WRAP, 1)
-def test_translations_are_near_the_float64_reference(shape, seed, mode, bilinear):
+def test_translations_are_near_the_float64_reference(device, shape, seed, mode, bilinear):
     rng = np.random.default_rng(seed)
     x, dy, factors = normal(rng, *shape), normal(rng, *shape), some_factors(rng)
     arguments = (factors, mode, bilinear)
     random = {"state": (seed, 3), "stream": 2}
     expected = translate("numpy", x.astype(np.float64), *arguments, **random)
-    assert_within(translate("cpu", x, *arguments, **random), expected, 8, 1 + np.abs(x).max())
+    assert_within(translate(device, x, *arguments, **random), expected, 8, 1 + np.abs(x).max())
     expected = translate_back("numpy", dy.astype(np.float64), *arguments, **random)
     bound = (1 + np.abs(dy).sum((1, 2), keepdims=True)) + np.zeros(shape)
-    assert_within(translate_back("cpu", dy, *arguments, **random), expected, 8, bound)
+    assert_within(translate_back(device, dy, *arguments, **random), expected, 8, bound)
 
 
 @given(images, seeds, st.sampled_from(MODES), st.integers(0, 1))

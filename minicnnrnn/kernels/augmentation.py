@@ -4,6 +4,7 @@ import numpy as np
 
 from minicnnrnn.kernels.codes import CONSTANT, NEAREST, REFLECT, WRAP
 from minicnnrnn.kernels.dropout import HALF, WORD, philox
+from minicnnrnn.kernels.gpu import cuda, gpu, over, place
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
 
@@ -166,11 +167,16 @@ def _draw(n, state, stream):
     return r0, r1
 
 
-@cpu(fastmath=False)
+@inner
 def _shift(word, low, high, size):
-    """How far a sample moves; without fused operations, since a last bit may move a pixel."""
+    """How far a sample moves.
+
+    A last bit may move a pixel: products are exact in float64 before they are rounded, so that no
+    compiler fuses them with a sum.
+    """
     u = np.float32(word >> np.uint64(8)) * UNIT
-    return (low + u * (high - low)) * np.float32(size)
+    moved = low + np.float32(np.float64(u) * np.float64(high - low))
+    return np.float32(np.float64(moved) * np.float64(size))
 
 
 @inner
@@ -311,3 +317,83 @@ def translation_forward_cpu(y, x, state, stream, factors, fill, mode, bilinear, 
 @cpu
 def translation_backward_input_cpu(dx, dy, state, stream, factors, mode, bilinear, ws):
     _translate(dx, dy, state, stream, factors, 0.0, mode, bilinear, 1, ws)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element of what is written, which draws the words of its sample anew.
+
+
+@gpu
+def _flip_elements(y, x, state, stream, horizontal, vertical):
+    _, H, W, C = x.shape
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, _, h, w, c = place(i, 1, H, W, C)
+        flipped = _draw(n, state, stream)[0] < np.uint64(2**31)
+        k, j = H - 1 - h if flipped and vertical else h, W - 1 - w if flipped and horizontal else w
+        y[n, h, w, c] = x[n, k, j, c]
+
+
+def flip_forward_cuda(y, x, state, stream, horizontal, vertical):
+    over(_flip_elements, y.size, y, x, state, int(stream), int(horizontal), int(vertical))
+
+
+def translation_workspace_cuda(H, W, C):
+    return 0
+
+
+@gpu
+def _shifts_of(n, H, W, state, stream, factors):
+    r0, r1 = _draw(n, state, stream)
+    down = _shift(r0, factors[0], factors[1], H)
+    return down, _shift(r1, factors[2], factors[3], W)
+
+
+@gpu
+def _translated_elements(y, x, state, stream, factors, fill, mode, bilinear):
+    _, H, W, C = x.shape
+    for e in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, _, h, w, c = place(e, 1, H, W, C)
+        down, right = _shifts_of(n, H, W, state, stream, factors)
+        total, rest = ZERO, ZERO
+        for a in range(1 + bilinear):
+            i, above = _tap(h, a, H, down, mode, bilinear)
+            for b in range(1 + bilinear):
+                j, beside = _tap(w, b, W, right, mode, bilinear)
+                if i < 0 or j < 0:
+                    rest += above * beside
+                elif above != ZERO and beside != ZERO:  # else a NaN would come from beyond
+                    total += above * beside * x[n, i, j, c]
+        y[n, h, w, c] = total + np.float32(fill) * rest if mode == CONSTANT else total
+
+
+def translation_forward_cuda(y, x, state, stream, factors, fill, mode, bilinear, ws):
+    integers = int(stream), factors, float(fill), int(mode), int(bilinear)
+    over(_translated_elements, y.size, y, x, state, *integers)
+
+
+@gpu
+def _untranslated_elements(dx, dy, state, stream, factors, mode, bilinear):
+    _, H, W, C = dx.shape
+    for e in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, _, h, w, c = place(e, 1, H, W, C)
+        down, right = _shifts_of(n, H, W, state, stream, factors)
+        total = ZERO
+        for i in range(H):  # looking for the pixels that this one went into
+            for a in range(1 + bilinear):
+                row, above = _tap(i, a, H, down, mode, bilinear)
+                if row != h or above == ZERO:
+                    continue
+                for j in range(W):
+                    for b in range(1 + bilinear):
+                        column, beside = _tap(j, b, W, right, mode, bilinear)
+                        if column == w and beside != ZERO:
+                            total += above * beside * dy[n, i, j, c]
+        dx[n, h, w, c] = total
+
+
+def translation_backward_input_cuda(dx, dy, state, stream, factors, mode, bilinear, ws):
+    integers = int(stream), factors, int(mode), int(bilinear)
+    over(_untranslated_elements, dx.size, dx, dy, state, *integers)
