@@ -3,14 +3,23 @@
 import numba
 import numpy as np
 import pytest
-from checks import assert_within, check_gradient, kernel, nans, normal
+from checks import (
+    DEVICES,
+    FAST,
+    assert_within,
+    assume_affordable,
+    check_gradient,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import seeds, upto
 
+from minicnnrnn.kernels import gpu
 from minicnnrnn.kernels.jit import JIT
 
-DEVICES = ["numpy", "cpu"]
 EPSILON = 1e-3
 MODULE = "group_normalization"
 
@@ -18,9 +27,9 @@ MODULE = "group_normalization"
 @st.composite
 def grouped(draw, most=40):
     """(N, S, C) and G."""
-    G = draw(st.integers(1, 5))
-    C = G * draw(st.integers(1, 6))
-    return (draw(st.integers(1, 6)), draw(st.integers(1, most)), C), G
+    G = draw(st.integers(1, 2 if gpu.SIMULATED else 5))
+    C = G * draw(st.integers(1, 2 if gpu.SIMULATED else 6))
+    return (draw(upto(3 if gpu.SIMULATED else 6)), draw(upto(most)), C), G
 
 
 def of_layer(device, x, dy, gamma, beta):
@@ -98,24 +107,28 @@ def test_worked_examples(device):
     assert mean.tolist() == x.tolist()
 
 
-@given(st.tuples(st.integers(1, 200), st.integers(1, 60)), seeds, st.booleans())
+@pytest.mark.parametrize("device", FAST)
+@given(st.tuples(upto(200), upto(60)), seeds, st.booleans())
 @example((1, 1), 0, True)
 @example((3000, 5), 0, True)
-def test_layers_are_near_the_float64_reference(shape, seed, affine):
+def test_layers_are_near_the_float64_reference(device, shape, seed, affine):
+    assume_affordable(device, np.prod(shape))
     _, x, dy, gamma, beta = arrays(seed, shape, affine)
     wide = [a.astype(np.float64) for a in (x, dy, gamma, beta)]
-    assert_near(of_layer("cpu", x, dy, gamma, beta), of_layer("numpy", *wide), x, dy, gamma)
+    assert_near(of_layer(device, x, dy, gamma, beta), of_layer("numpy", *wide), x, dy, gamma)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(grouped(), seeds, st.booleans())
 @example(((1, 1, 1), 1), 0, True)
 @example(((2, 3, 300), 4), 0, True)
 @example(((3, 400, 8), 2), 0, False)
-def test_groups_are_near_the_float64_reference(shape_and_groups, seed, affine):
+def test_groups_are_near_the_float64_reference(device, shape_and_groups, seed, affine):
     shape, G = shape_and_groups
+    assume_affordable(device, np.prod(shape))
     _, x, dy, gamma, beta = arrays(seed, shape, affine)
     wide = [a.astype(np.float64) for a in (x, dy, gamma, beta)]
-    ours = of_groups("cpu", x, dy, gamma, beta, G)
+    ours = of_groups(device, x, dy, gamma, beta, G)
     assert_near(ours, of_groups("numpy", *wide, G), x, dy, gamma)
 
 
@@ -143,26 +156,28 @@ def test_gradients_of_the_reference(shape_and_groups, seed, affine):
             )
 
 
-def test_a_mean_far_from_zero_costs_no_digits():
-    _, x, dy, gamma, beta = arrays(0, (3, 500, 6), mean=1e4)
+@pytest.mark.parametrize("device", FAST)
+def test_a_mean_far_from_zero_costs_no_digits(device):
+    _, x, dy, gamma, beta = arrays(0, (3, 20 if gpu.SIMULATED else 500, 6), mean=1e4)
     wide = [a.astype(np.float64) for a in (x, dy, gamma, beta)]
-    ours, exact = of_groups("cpu", x, dy, gamma, beta, 2), of_groups("numpy", *wide, 2)
+    ours, exact = of_groups(device, x, dy, gamma, beta, 2), of_groups("numpy", *wide, 2)
     np.testing.assert_allclose(ours[0], exact[0], rtol=1e-5, atol=1e-5)
-    _, x, dy, gamma, beta = arrays(0, (5, 3000), mean=1e4)
+    _, x, dy, gamma, beta = arrays(0, (5, 50 if gpu.SIMULATED else 3000), mean=1e4)
     wide = [a.astype(np.float64) for a in (x, dy, gamma, beta)]
-    ours, exact = of_layer("cpu", x, dy, gamma, beta), of_layer("numpy", *wide)
+    ours, exact = of_layer(device, x, dy, gamma, beta), of_layer("numpy", *wide)
     np.testing.assert_allclose(ours[0], exact[0], rtol=1e-5, atol=1e-5)
 
 
-def test_nan_spoils_its_group_only():
+@pytest.mark.parametrize("device", FAST)
+def test_nan_spoils_its_group_only(device):
     _, x, dy, gamma, beta = arrays(0, (2, 9, 6))
     x[0, 4, 1] = np.nan
-    y, _, _, dx, *_ = of_groups("cpu", x, dy, gamma, beta, 2)
+    y, _, _, dx, *_ = of_groups(device, x, dy, gamma, beta, 2)
     for result in (y, dx):
         assert np.isnan(result[0, :, :3]).all()
         assert np.isfinite(result[0, :, 3:]).all()
         assert np.isfinite(result[1]).all()
-    y, _, _, dx, *_ = of_layer("cpu", x[0], dy[0], gamma, beta)
+    y, _, _, dx, *_ = of_layer(device, x[0], dy[0], gamma, beta)
     for result in (y, dx):
         assert np.isnan(result).all(axis=1).tolist() == [row == 4 for row in range(9)]
         assert np.isfinite(np.delete(result, 4, axis=0)).all()

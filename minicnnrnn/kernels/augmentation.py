@@ -1,12 +1,10 @@
 """Augmentation: flips and translations of images, drawn anew for every sample of every step."""
 
-import math
-
 import numpy as np
 
 from minicnnrnn.kernels.codes import CONSTANT, NEAREST, REFLECT, WRAP
 from minicnnrnn.kernels.dropout import HALF, WORD, philox
-from minicnnrnn.kernels.gpu import cuda, gpu, over, place, twin
+from minicnnrnn.kernels.gpu import cuda, gpu, over, place
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
 
@@ -169,11 +167,16 @@ def _draw(n, state, stream):
     return r0, r1
 
 
-@cpu(fastmath=False)
+@inner
 def _shift(word, low, high, size):
-    """How far a sample moves; without fused operations, since a last bit may move a pixel."""
+    """How far a sample moves.
+
+    A last bit may move a pixel: products are exact in float64 before they are rounded, so that no
+    compiler fuses them with a sum.
+    """
     u = np.float32(word >> np.uint64(8)) * UNIT
-    return (low + u * (high - low)) * np.float32(size)
+    moved = low + np.float32(np.float64(u) * np.float64(high - low))
+    return np.float32(np.float64(moved) * np.float64(size))
 
 
 @inner
@@ -218,11 +221,11 @@ def _tap(i, k, size, shift, mode, bilinear):
     """The k-th of the pixels that pixel i of the output is made of: index or -1, and weight."""
     at = np.float32(i) - shift
     if bilinear:
-        index = math.floor(at)
-        beyond = at - np.float32(index)
-        index, weight = index + k, beyond if k else ONE - beyond
+        lower = np.floor(at)
+        weight = at - lower if k else ONE - (at - lower)
+        index = int(lower) + k
     else:
-        index, weight = math.floor(abs(np.float64(at)) + 0.5), ONE
+        index, weight = int(np.floor(np.abs(np.float64(at)) + 0.5)), ONE
         index = -index if at < ZERO else index
     if mode == REFLECT:
         index %= 2 * size
@@ -320,99 +323,77 @@ def translation_backward_input_cpu(dx, dy, state, stream, factors, mode, bilinea
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A thread for every element, which draws the words of its sample anew: that is cheaper than a trip
-# to memory. Backward, it looks for the pixels that its own went into.
-
-
-@twin(_shift)
-def _exact_shift(word, low, high, size):
-    """As on the CPU, to the last bit: a GPU would fuse products and sums, but not across types."""
-    u = np.float32(word >> np.uint64(8)) * UNIT
-    way = np.float32(np.float64(u) * np.float64(high - low))
-    share = np.float32(np.float64(low) + np.float64(way))
-    return np.float32(np.float64(share) * np.float64(size))
+# A thread for every element of what is written, which draws the words of its sample anew.
 
 
 @gpu
 def _flip_elements(y, x, state, stream, horizontal, vertical):
-    N, H, W, C = x.shape
-    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+    _, H, W, C = x.shape
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
         n, _, h, w, c = place(i, 1, H, W, C)
         flipped = _draw(n, state, stream)[0] < np.uint64(2**31)
-        k = H - 1 - h if flipped and vertical else h
-        j = W - 1 - w if flipped and horizontal else w
+        k, j = H - 1 - h if flipped and vertical else h, W - 1 - w if flipped and horizontal else w
         y[n, h, w, c] = x[n, k, j, c]
 
 
 def flip_forward_cuda(y, x, state, stream, horizontal, vertical):
-    over(_flip_elements, x.size, y, x, state, stream, int(horizontal), int(vertical))
-
-
-@gpu
-def _moves(n, state, stream, factors, H, W):
-    r0, r1 = _draw(n, state, stream)
-    return _shift(r0, factors[0], factors[1], H), _shift(r1, factors[2], factors[3], W)
-
-
-@gpu
-def _translated_elements(y, x, state, stream, factors, fill, mode, bilinear):
-    N, H, W, C = x.shape
-    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        n, _, h, w, c = place(i, 1, H, W, C)
-        down, right = _moves(n, state, stream, factors, H, W)
-        total, above, beside = ZERO, ZERO, ZERO
-        for k in range(1 + bilinear):
-            row, high = _tap(h, k, H, down, mode, bilinear)
-            above += high if row < 0 else ZERO
-            for j in range(1 + bilinear):
-                column, wide = _tap(w, j, W, right, mode, bilinear)
-                if k == 0 and column < 0:
-                    beside += wide
-                # A weight of zero must not meet a NaN.
-                if row >= 0 and column >= 0 and high != ZERO and wide != ZERO:
-                    total += high * (wide * x[n, row, column, c])
-        if mode == CONSTANT:
-            total += np.float32(fill) * (above + (ONE - above) * beside)
-        y[n, h, w, c] = total
-
-
-def translation_forward_cuda(y, x, state, stream, factors, fill, mode, bilinear, ws):
-    arguments = state, stream, factors, float(fill), int(mode), int(bilinear)
-    over(_translated_elements, x.size, y, x, *arguments)
-
-
-@gpu
-def _share(i, pixel, size, shift, mode, bilinear):
-    """The weight of a pixel in pixel i of the output, along one axis."""
-    share = ZERO
-    for k in range(1 + bilinear):
-        index, weight = _tap(i, k, size, shift, mode, bilinear)
-        share += weight if index == pixel else ZERO
-    return share
-
-
-@gpu
-def _gathered_elements(dx, dy, state, stream, factors, mode, bilinear):
-    N, H, W, C = dx.shape
-    for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
-        n, _, h, w, c = place(i, 1, H, W, C)
-        down, right = _moves(n, state, stream, factors, H, W)
-        total = ZERO
-        for row in range(H):
-            high = _share(row, h, H, down, mode, bilinear)
-            if high == ZERO:
-                continue
-            for column in range(W):
-                wide = _share(column, w, W, right, mode, bilinear)
-                if wide != ZERO:
-                    total += high * (wide * dy[n, row, column, c])
-        dx[n, h, w, c] = total
-
-
-def translation_backward_input_cuda(dx, dy, state, stream, factors, mode, bilinear, ws):
-    arguments = state, stream, factors, int(mode), int(bilinear)
-    over(_gathered_elements, dx.size, dx, dy, *arguments)
+    over(_flip_elements, y.size, y, x, state, int(stream), int(horizontal), int(vertical))
 
 
 def translation_workspace_cuda(H, W, C):
     return 0
+
+
+@gpu
+def _shifts_of(n, H, W, state, stream, factors):
+    r0, r1 = _draw(n, state, stream)
+    down = _shift(r0, factors[0], factors[1], H)
+    return down, _shift(r1, factors[2], factors[3], W)
+
+
+@gpu
+def _translated_elements(y, x, state, stream, factors, fill, mode, bilinear):
+    _, H, W, C = x.shape
+    for e in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, _, h, w, c = place(e, 1, H, W, C)
+        down, right = _shifts_of(n, H, W, state, stream, factors)
+        total, rest = ZERO, ZERO
+        for a in range(1 + bilinear):
+            i, above = _tap(h, a, H, down, mode, bilinear)
+            for b in range(1 + bilinear):
+                j, beside = _tap(w, b, W, right, mode, bilinear)
+                if i < 0 or j < 0:
+                    rest += above * beside
+                elif above != ZERO and beside != ZERO:  # else a NaN would come from beyond
+                    total += above * beside * x[n, i, j, c]
+        y[n, h, w, c] = total + np.float32(fill) * rest if mode == CONSTANT else total
+
+
+def translation_forward_cuda(y, x, state, stream, factors, fill, mode, bilinear, ws):
+    integers = int(stream), factors, float(fill), int(mode), int(bilinear)
+    over(_translated_elements, y.size, y, x, state, *integers)
+
+
+@gpu
+def _untranslated_elements(dx, dy, state, stream, factors, mode, bilinear):
+    _, H, W, C = dx.shape
+    for e in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, _, h, w, c = place(e, 1, H, W, C)
+        down, right = _shifts_of(n, H, W, state, stream, factors)
+        total = ZERO
+        for i in range(H):  # looking for the pixels that this one went into
+            for a in range(1 + bilinear):
+                row, above = _tap(i, a, H, down, mode, bilinear)
+                if row != h or above == ZERO:
+                    continue
+                for j in range(W):
+                    for b in range(1 + bilinear):
+                        column, beside = _tap(j, b, W, right, mode, bilinear)
+                        if column == w and beside != ZERO:
+                            total += above * beside * dy[n, i, j, c]
+        dx[n, h, w, c] = total
+
+
+def translation_backward_input_cuda(dx, dy, state, stream, factors, mode, bilinear, ws):
+    integers = int(stream), factors, int(mode), int(bilinear)
+    over(_untranslated_elements, dx.size, dx, dy, state, *integers)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from minicnnrnn.kernels.elementary import ONE, TWO, ZERO, always, choose, constants, log
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import cpu, inner, split
 
 # Multipliers of the two products, and what the key grows by from round to round.
@@ -197,7 +198,7 @@ def dropout_forward_cpu(y, x, state, stream, rate):
 def _normals(r, s):
     """Two standard normal numbers from two words."""
     u = (np.float32(np.int32(r >> NINE)) + HALF_ONE) * STEP
-    radius = np.sqrt(-TWO * log(u))
+    radius = math.sqrt(-TWO * log(u))
     a = (np.float32(np.int32((s >> SEVEN) & LOW_BITS)) + MIDDLE) * STEP * QUARTER_TURN
     z = a * a
     sine = a + a * z * ((S7 * z + S5) * z + S3)
@@ -236,3 +237,51 @@ def gaussian_forward_cpu(y, x, state, stream, deviation, multiply):
     """Parallel over chunks."""
     chunks = (y.size + 4 * CHUNK - 1) // (4 * CHUNK)
     split(_noise_chunks, chunks, GRAIN, (y, x, state, stream, deviation, multiply))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every block of four elements.
+
+
+@gpu
+def _draw_block(block, state, stream):
+    seed, step = np.uint64(state[0]), np.uint64(state[1])
+    c1, c2, c3 = np.uint64(stream), step & WORD, step >> HALF
+    return philox(np.uint64(block), c1, c2, c3, seed & WORD, seed >> HALF)
+
+
+@gpu
+def _drop_blocks(y, x, state, stream, limit, scale):
+    least, kept = np.uint64(limit), np.float32(scale)
+    for block in range(cuda.grid(1), (y.size + 3) // 4, cuda.gridsize(1)):
+        r0, r1, r2, r3 = _draw_block(block, state, stream)
+        for i in range(4 * block, min(4 * block + 4, y.size)):
+            r = r0 if i % 4 == 0 else r1 if i % 4 == 1 else r2 if i % 4 == 2 else r3
+            factor = kept if r >= least else ZERO
+            y[i] = factor * x[i] if x.size else factor
+
+
+def dropout_forward_cuda(y, x, state, stream, rate):
+    scale = 1 / (1 - rate) if rate < 1 else 0
+    limit = int(rate * 2**32)
+    over(_drop_blocks, (y.size + 3) // 4, y, x, state, int(stream), limit, float(scale))
+
+
+@gpu
+def _noise_blocks(y, x, state, stream, deviation, multiply):
+    sigma = np.float32(deviation)
+    for block in range(cuda.grid(1), (y.size + 3) // 4, cuda.gridsize(1)):
+        r0, r1, r2, r3 = _draw_block(block, state, stream)
+        g0, g1 = _normals(r0, r1)
+        g2, g3 = _normals(r2, r3)
+        for i in range(4 * block, min(4 * block + 4, y.size)):
+            g = g0 if i % 4 == 0 else g1 if i % 4 == 1 else g2 if i % 4 == 2 else g3
+            y[i] = x[i] * (ONE + sigma * g) if multiply else x[i] + sigma * g
+
+
+def gaussian_forward_cuda(y, x, state, stream, deviation, multiply):
+    integers = int(stream), float(deviation), int(multiply)
+    over(_noise_blocks, (y.size + 3) // 4, y, x, state, *integers)

@@ -1,12 +1,16 @@
 """Group and layer normalization: every sample is normalized on its own."""
 
+import math
+
 import numpy as np
 
 from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
 from minicnnrnn.kernels.jit import MAX_WORKERS, REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.normalization import (
     NO_FLOOR,
     NO_LIMIT,
+    NONE,
     NOTHING,
     ONE,
     WIDTH,
@@ -22,6 +26,12 @@ from minicnnrnn.kernels.normalization import (
     spread,
 )
 from minicnnrnn.kernels.panel import address, floats
+from minicnnrnn.kernels.reduce import (
+    block_sum,
+    column_sums,
+    launch_column_sums,
+    parts_of_columns,
+)
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -440,3 +450,109 @@ def group_norm_backward_weight_cpu(dgamma, dbeta, x, dy, mean, inverse, ws):
     arguments = (*arrays, S, C, parts, address(ws, 0), totals)
     split(_group_weight_parts, parts, _grain(N // parts * S * C), arguments)
     _add_parts(dgamma, dbeta, parts, totals)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A block for every group of every sample, whose threads walk through its elements and meet for the
+# sums; a row of a layer is the one group of a sample of one pixel. Gradients of scale and offset
+# are sums over columns.
+
+
+@gpu
+def _normalize_group(y, mean, inverse, x, gamma, beta, epsilon):
+    (_, S, C), G = x.shape, mean.shape[1]
+    n, g, size = cuda.blockIdx.x // G, cuda.blockIdx.x % G, C // G
+    count, base, total, squares = S * size, g * size, ZERO, ZERO
+    first = x[n, 0, base]
+    for e in range(cuda.threadIdx.x, count, THREADS):
+        total += x[n, e // size, base + e % size] - first
+    mu = np.float64(block_sum(total)) / count + np.float64(first)
+    near = np.float32(mu)
+    for e in range(cuda.threadIdx.x, count, THREADS):
+        d = x[n, e // size, base + e % size] - near
+        squares += d * d
+    variance = np.float64(block_sum(squares)) / count
+    rate = np.float32(1 / math.sqrt(variance + epsilon))
+    rest = np.float32((near - mu) * rate)  # what the mean lost when it was rounded
+    if cuda.threadIdx.x == 0:
+        mean[n, g], inverse[n, g] = near, rate
+    for e in range(cuda.threadIdx.x, count, THREADS):
+        s, c = e // size, base + e % size
+        v = (x[n, s, c] - near) * rate + rest
+        if gamma.size:
+            v *= gamma[c]
+        y[n, s, c] = v + beta[c] if beta.size else v
+
+
+def group_norm_forward_cuda(y, mean, inverse, x, gamma, beta, epsilon, ws):
+    arrays = y, mean, inverse, x, gamma, beta
+    launch(_normalize_group, mean.size, THREADS, *arrays, float(epsilon))
+
+
+@gpu
+def _differentiate_group(dx, x, dy, gamma, mean, inverse):
+    (_, S, C), G = x.shape, mean.shape[1]
+    n, g, size = cuda.blockIdx.x // G, cuda.blockIdx.x % G, C // G
+    count, base, first, second = S * size, g * size, ZERO, ZERO
+    near, rate = mean[n, g], inverse[n, g]
+    for e in range(cuda.threadIdx.x, count, THREADS):
+        s, c = e // size, base + e % size
+        d = dy[n, s, c] * gamma[c] if gamma.size else dy[n, s, c]
+        first += d
+        second += d * (x[n, s, c] - near)
+    share = ONE / np.float32(count)
+    level, slope = block_sum(first) * share, block_sum(second) * share * (rate * rate)
+    for e in range(cuda.threadIdx.x, count, THREADS):
+        s, c = e // size, base + e % size
+        d = dy[n, s, c] * gamma[c] if gamma.size else dy[n, s, c]
+        dx[n, s, c] = rate * (d - level - (x[n, s, c] - near) * slope)
+
+
+def group_norm_backward_input_cuda(dx, x, dy, gamma, mean, inverse, ws):
+    launch(_differentiate_group, mean.size, THREADS, dx, x, dy, gamma, mean, inverse)
+
+
+@gpu
+def _term_of_scale(operands, r, c):
+    x, dy, mean, inverse = operands
+    (_, S, C), G = x.shape, mean.shape[1]
+    n, s, g = r // S, r % S, c // (C // G)
+    d = dy[n, s, c]
+    return d, d * ((x[n, s, c] - mean[n, g]) * inverse[n, g])
+
+
+_scale_sums = column_sums(_term_of_scale)
+
+
+def group_norm_backward_weight_cuda(dgamma, dbeta, x, dy, mean, inverse, ws):
+    rows = x.shape[0] * x.shape[1]
+    launch_column_sums(_scale_sums, dbeta, dgamma, NONE, rows, ws, x, dy, mean, inverse)
+
+
+def group_norm_workspace_cuda(N, S, C):
+    return 2 * parts_of_columns(N * S) * C
+
+
+def _as_groups(*arrays):
+    """(R, C) as (R, 1, C), and (R,) as (R, 1)."""
+    return (a.reshape(len(a), 1, *a.shape[1:]) for a in arrays)
+
+
+def layer_norm_forward_cuda(y, mean, inverse, x, gamma, beta, epsilon):
+    group_norm_forward_cuda(*_as_groups(y, mean, inverse, x), gamma, beta, epsilon, NONE)
+
+
+def layer_norm_backward_input_cuda(dx, x, dy, gamma, mean, inverse):
+    arrays = *_as_groups(dx, x, dy), gamma, *_as_groups(mean, inverse)
+    group_norm_backward_input_cuda(*arrays, NONE)
+
+
+def layer_norm_backward_weight_cuda(dgamma, dbeta, x, dy, mean, inverse, ws):
+    group_norm_backward_weight_cuda(dgamma, dbeta, *_as_groups(x, dy, mean, inverse), ws)
+
+
+def layer_norm_workspace_cuda(R, C):
+    return group_norm_workspace_cuda(R, 1, C)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minicnnrnn.kernels.gpu import cuda, gpu, over, place
 from minicnnrnn.kernels.jit import cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
 
@@ -310,3 +311,106 @@ def permute_forward_cpu(y, x, A, B, C, D, E):
     """Parallel over rows of y, each of which gathers its elements."""
     width = y.shape[5]
     split(_permuted_rows, y.size // width, 1 + GRAIN // width, (y, x, A, B, C, D, E))
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A thread for every element of what is written.
+
+
+@gpu
+def _pad_elements(y, x, PD, PH, PW):
+    _, D, H, W, _ = x.shape
+    _, OD, OH, OW, C = y.shape
+    for o in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, od, oh, ow, c = place(o, OD, OH, OW, C)
+        d, h, w = od - PD, oh - PH, ow - PW
+        inside = d >= 0 and d < D and h >= 0 and h < H and w >= 0 and w < W
+        y[n, od, oh, ow, c] = x[n, d, h, w, c] if inside else ZERO
+
+
+def pad_forward_cuda(y, x, PD, PH, PW):
+    over(_pad_elements, y.size, y, x, PD, PH, PW)
+
+
+@gpu
+def _upsample_elements(y, x, SD, SH, SW):
+    _, OD, OH, OW, C = y.shape
+    for o in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, d, h, w, c = place(o, OD, OH, OW, C)
+        y[n, d, h, w, c] = x[n, d // SD, h // SH, w // SW, c]
+
+
+def upsample_forward_cuda(y, x, SD, SH, SW):
+    over(_upsample_elements, y.size, y, x, SD, SH, SW)
+
+
+@gpu
+def _upsample_gradient_elements(dx, dy, SD, SH, SW):
+    _, D, H, W, C = dx.shape
+    for e in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, d, h, w, c = place(e, D, H, W, C)
+        total = ZERO
+        for i in range(d * SD, d * SD + SD):
+            for j in range(h * SH, h * SH + SH):
+                for k in range(w * SW, w * SW + SW):
+                    total += dy[n, i, j, k, c]
+        dx[n, d, h, w, c] = total
+
+
+def upsample_backward_input_cuda(dx, dy, SD, SH, SW):
+    over(_upsample_gradient_elements, dx.size, dx, dy, SD, SH, SW)
+
+
+@gpu
+def _bilinear_elements(y, x, SH, SW):
+    H, W = x.shape[1], x.shape[2]
+    _, OH, OW, C = y.shape
+    for o in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, _, oh, ow, c = place(o, 1, OH, OW, C)
+        upper, down = _left(oh, SH, H)
+        left, across = _left(ow, SW, W)
+        lower, right = min(upper + 1, H - 1), min(left + 1, W - 1)
+        above = (ONE - across) * x[n, upper, left, c] + across * x[n, upper, right, c]
+        below = (ONE - across) * x[n, lower, left, c] + across * x[n, lower, right, c]
+        y[n, oh, ow, c] = (ONE - down) * above + down * below
+
+
+def bilinear_forward_cuda(y, x, SH, SW):
+    over(_bilinear_elements, y.size, y, x, SH, SW)
+
+
+@gpu
+def _bilinear_gradient_elements(dx, dy, SH, SW):
+    _, H, W, C = dx.shape
+    for e in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, _, i, j, c = place(e, 1, H, W, C)
+        h0, h1 = _reach(i, SH, H)
+        w0, w1 = _reach(j, SW, W)
+        total = ZERO
+        for h in range(h0, h1):
+            for w in range(w0, w1):
+                weight = _share(h, i, SH, H) * _share(w, j, SW, W)
+                total += weight * dy[n, h, w, c]
+        dx[n, i, j, c] = total
+
+
+def bilinear_backward_input_cuda(dx, dy, SH, SW):
+    over(_bilinear_gradient_elements, dx.size, dx, dy, SH, SW)
+
+
+@gpu
+def _permuted_elements(y, x, steps):
+    first, a, b, c, d, e = steps
+    _, n1, n2, n3, n4, n5 = y.shape
+    for o in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        row, i, j, k, l = place(o // n5, n1, n2, n3, n4)
+        m = o % n5
+        y[row, i, j, k, l, m] = x[row * first + i * a + j * b + k * c + l * d + m * e]
+
+
+def permute_forward_cuda(y, x, A, B, C, D, E):
+    steps = _stride(x, 0), *(_stride(x, axis) for axis in (A, B, C, D, E))
+    over(_permuted_elements, y.size, y, x.reshape(-1), steps)
