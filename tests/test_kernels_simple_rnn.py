@@ -51,6 +51,7 @@ def test_worked_example_of_recurrent_dropout(device):
 @pytest.mark.parametrize("device", FAST)
 @given(cases)
 @example({**DEFAULTS, "N": 1, "T": 1, "C": 1, "U": 1})
+@example({**DEFAULTS, "N": 5, "T": 4, "C": 2, "U": 2, "dropped": True})  # sums in parts on CUDA
 @example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True, "dropped": True})
 @example({**DEFAULTS, "N": 300, "T": 2, "activation": GELU})
 def test_near_the_float64_reference(device, case):
