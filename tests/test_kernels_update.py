@@ -110,6 +110,18 @@ def test_near_the_float64_reference_and_leaves_the_rest_alone(device, case, layo
 
 
 @pytest.mark.parametrize("device", FAST)
+@pytest.mark.parametrize("moves", [0, 9, 999, 10**5, 10**7])
+def test_adam_corrects_its_rate_after_any_number_of_steps(device, moves):
+    g, results = np.array([0.5, -2], np.float32), []
+    for each, kind in (("numpy", np.float64), (device, np.float32)):
+        optimizer = Optimizer("adam", each, np.zeros(2, kind))
+        optimizer.moves[0] = moves
+        results.append(optimizer.step(g.astype(kind)))
+        assert optimizer.moves == moves + 1
+    np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+@pytest.mark.parametrize("device", FAST)
 @pytest.mark.parametrize("case", CASES)
 def test_nan_stays(device, case):
     optimizer = Optimizer(case, device, np.zeros(70, np.float32))
