@@ -153,7 +153,7 @@ def translation_workspace_numpy(H, W, C):
 #
 # Samples are independent and are cut among threads.
 
-ZERO, ONE = np.float32(0), np.float32(1)
+ZERO, MIDDLE, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 UNIT = np.float32(2**-24)
 _philox = inner(philox)
 
@@ -221,11 +221,13 @@ def _tap(i, k, size, shift, mode, bilinear):
     """The k-th of the pixels that pixel i of the output is made of: index or -1, and weight."""
     at = np.float32(i) - shift
     if bilinear:
-        lower = np.floor(at)
-        weight = at - lower if k else ONE - (at - lower)
-        index = int(lower) + k
+        lower = int(at) - (1 if at < np.float32(int(at)) else 0)
+        share = at - np.float32(lower)
+        index, weight = lower + k, share if k else ONE - share
     else:
-        index, weight = int(np.floor(np.abs(np.float64(at)) + 0.5)), ONE
+        index, weight = int(abs(at)), ONE
+        if abs(at) - np.float32(index) >= MIDDLE:
+            index += 1
         index = -index if at < ZERO else index
     if mode == REFLECT:
         index %= 2 * size
