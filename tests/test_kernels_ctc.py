@@ -78,10 +78,10 @@ def test_the_reference_is_the_sum_over_all_paths(steps, labels, seed):
 
 
 @pytest.mark.parametrize("device", FAST)
-@settings(max_examples=6 if SIMULATED else 25)
+@settings(max_examples=4 if SIMULATED else 25)
 @given(sizes, seeds, st.booleans())
 @example((1, 1, 1, 2), 0, False)
-@example((3, 9, 4, 5), 1, True)
+@example((3, 6, 3, 4), 1, True)
 def test_near_the_float64_reference(device, sizes, seed, masked):
     y, t, mask, weights = case(*sizes, seed)
     mask = mask if masked else NO_MASK

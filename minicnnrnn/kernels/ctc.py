@@ -171,26 +171,27 @@ def _jump(labels, s):
 
 
 @inner
-def _arrival(alpha, before, s, row, norm, labels):
-    """The alpha of a state from the row of alphas before."""
-    score, label = alpha[before + s], 0
-    if s > 0:
-        score = _log_add(score, alpha[before + s - 1])
-    if s % 2 == 1:
-        label = labels[s // 2]
-        if s > 2:
-            score = _log_add(score, alpha[before + s - 2] + _jump(labels, s))
-    return score + (row[label] - norm)
+def _arrive(alpha, at, before, row, norm, labels, first, states, stride):
+    """Fill every `stride`-th of a row of alphas from the row before; returns the largest."""
+    peak = NEVER
+    for s in range(first, states, stride):
+        score, label = alpha[before + s], 0
+        if s > 0:
+            score = _log_add(score, alpha[before + s - 1])
+        if s % 2 == 1:
+            label = labels[s // 2]
+            if s > 2:
+                score = _log_add(score, alpha[before + s - 2] + _jump(labels, s))
+        score += row[label] - norm
+        alpha[at + s] = score
+        peak = peak if score < peak else score
+    return peak
 
 
 @inner
 def _next_alphas(alpha, at, before, row, norm, labels, states):
     """Fill a row of alphas from the row before; returns by how much it was shifted."""
-    peak = NEVER
-    for s in range(states):
-        score = _arrival(alpha, before, s, row, norm, labels)
-        alpha[at + s] = score
-        peak = peak if score < peak else score
+    peak = _arrive(alpha, at, before, row, norm, labels, 0, states, 1)
     for s in range(states):
         alpha[at + s] -= peak
     return peak
@@ -252,27 +253,27 @@ def ctc_forward_cpu(values, y, t, mask, ws):
 
 
 @inner
-def _departure(beta, after, s, row, norm, labels, states):
-    """The beta of a state from the row of betas after."""
-    label = labels[s // 2] if s % 2 == 1 else 0
-    score = beta[after + s] + (row[label] - norm)
-    if s + 1 < states:
-        label = 0 if s % 2 == 1 else labels[s // 2]
-        score = _log_add(score, beta[after + s + 1] + (row[label] - norm))
-    if s % 2 == 1 and s + 2 < states:
-        onward = beta[after + s + 2] + (row[labels[s // 2 + 1]] - norm)
-        score = _log_add(score, onward + _jump(labels, s + 2))
-    return score
+def _depart(beta, at, after, row, norm, labels, first, states, stride):
+    """Fill every `stride`-th of a row of betas from the row after; returns the largest."""
+    peak = NEVER
+    for s in range(first, states, stride):
+        label = labels[s // 2] if s % 2 == 1 else 0
+        score = beta[after + s] + (row[label] - norm)
+        if s + 1 < states:
+            label = 0 if s % 2 == 1 else labels[s // 2]
+            score = _log_add(score, beta[after + s + 1] + (row[label] - norm))
+        if s % 2 == 1 and s + 2 < states:
+            onward = beta[after + s + 2] + (row[labels[s // 2 + 1]] - norm)
+            score = _log_add(score, onward + _jump(labels, s + 2))
+        beta[at + s] = score
+        peak = peak if score < peak else score
+    return peak
 
 
 @inner
 def _before(alpha, beta, row, norm, labels, states):
     """Take a row of betas one step back in time, in place."""
-    peak = NEVER
-    for s in range(states):
-        score = _departure(beta, 0, s, row, norm, labels, states)
-        beta[s] = score
-        peak = peak if score < peak else score
+    peak = _depart(beta, 0, 0, row, norm, labels, 0, states, 1)
     for s in range(states):
         beta[s] -= peak
 
@@ -345,12 +346,9 @@ def _fill_alphas(alpha, norms, y, n, labels, states, mask):
         alpha[s] = ZERO if s == 0 else COST
     cuda.syncthreads()
     for step in range(T):
-        before, at, peak = step * states, (step + 1) * states, NEVER
+        before, at, row = step * states, (step + 1) * states, y[n, step]
         if _counts(mask, n, step):
-            for s in range(t, states, THREADS):
-                score = _arrival(alpha, before, s, y[n, step], norms[step], labels)
-                alpha[at + s] = score
-                peak = peak if score < peak else score
+            peak = _arrive(alpha, at, before, row, norms[step], labels, t, states, THREADS)
             peak = block_max(peak)
             taken += peak
             for s in range(t, states, THREADS):
@@ -400,12 +398,8 @@ def _occupy(occupied, alpha, at, beta, after, states):
 @gpu
 def _step_back(beta, after, at, row, norm, labels, states):
     """A row of betas from the row after."""
-    t, peak = cuda.threadIdx.x, NEVER
-    for s in range(t, states, THREADS):
-        score = _departure(beta, after, s, row, norm, labels, states)
-        beta[at + s] = score
-        peak = peak if score < peak else score
-    peak = block_max(peak)
+    t = cuda.threadIdx.x
+    peak = block_max(_depart(beta, at, after, row, norm, labels, t, states, THREADS))
     for s in range(t, states, THREADS):
         beta[at + s] -= peak
     cuda.syncthreads()
