@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from checks import kernel, nans
 from hypothesis import strategies as st
+from strategies import seeds, upto
 
 from minicnnrnn.kernels import codes
 
@@ -20,11 +21,11 @@ PAIRS = [
 
 cases = st.fixed_dictionaries(
     {
-        "N": st.integers(1, 9),
-        "T": st.integers(1, 6),
-        "C": st.integers(1, 20),
-        "U": st.integers(1, 40),
-        "seed": st.integers(0, 2**32 - 1),
+        "N": upto(9),
+        "T": upto(6),
+        "C": upto(20),
+        "U": upto(40),
+        "seed": seeds,
         "sequences": st.booleans(),
         "masked": st.booleans(),
         "dropped": st.booleans(),

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from checks import kernel, nans
+from checks import DEVICES, FAST, assume_affordable, kernel, nans
 from hypothesis import example, given
 from hypothesis import strategies as st
+from strategies import upto
 
 from minicnnrnn.kernels.codes import AS_IT_IS, FROM_SAMPLES, FROM_STEPS
 
-DEVICES = ["numpy", "cpu"]
-SIZES = st.integers(1, 9)
+SIZES = upto(9)
 
 
 def copied(device, x, keep, turn, backwards):
@@ -30,15 +30,17 @@ def test_worked_example(device):
     assert copied(device, turned, nothing, FROM_STEPS, 1).tolist() == [[[0, 4], [0, 8], [0, 12]]]
 
 
-@given(SIZES, SIZES, st.integers(1, 40), st.integers(0, 2), st.integers(0, 1), st.booleans())
+@pytest.mark.parametrize("device", FAST)
+@given(SIZES, SIZES, upto(40), st.integers(0, 2), st.integers(0, 1), st.booleans())
 @example(64, 80, 90, FROM_SAMPLES, 1, True)
-def test_cpu_equals_the_reference_and_goes_back(N, T, P, turn, backwards, dropped):
+def test_equal_to_the_reference_and_the_way_back(device, N, T, P, turn, backwards, dropped):
+    assume_affordable(device, N * T * P)
     rng = np.random.default_rng(N)
     shape = (T, N, P) if turn == FROM_STEPS else (N, T, P)
     x = rng.standard_normal(shape).astype(np.float32)
     keep = rng.integers(0, 3, (N, P) if dropped else (0, 0)).astype(np.float32)
     y = copied("numpy", x, keep, turn, backwards)
-    np.testing.assert_array_equal(copied("cpu", x, keep, turn, backwards), y)
+    np.testing.assert_array_equal(copied(device, x, keep, turn, backwards), y)
     # The way back is the adjoint: <dy, y> = <dx, x>.
     dy = rng.standard_normal(y.shape)
     back = {FROM_SAMPLES: FROM_STEPS, FROM_STEPS: FROM_SAMPLES}.get(turn, AS_IT_IS)
@@ -57,6 +59,7 @@ def test_in_place(device):
     np.testing.assert_array_equal(x, expected)
 
 
-def test_nan_is_not_dropped():
+@pytest.mark.parametrize("device", FAST)
+def test_nan_is_not_dropped(device):
     x, keep = np.full((1, 1, 2), np.nan, np.float32), np.zeros((1, 2), np.float32)
-    assert np.isnan(copied("cpu", x, keep, AS_IT_IS, 0)).all()
+    assert np.isnan(copied(device, x, keep, AS_IT_IS, 0)).all()

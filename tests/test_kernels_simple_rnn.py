@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 import pytest
-from checks import check_gradient
+from checks import DEVICES, FAST, assume_affordable, check_gradient
 from hypothesis import example, given, settings
 from recurrent_cases import (
     DEFAULTS,
@@ -18,9 +18,8 @@ from recurrent_cases import (
 )
 
 from minicnnrnn.kernels.codes import GELU, LINEAR, RELU
+from minicnnrnn.kernels.gpu import SIMULATED
 from minicnnrnn.kernels.jit import JIT
-
-DEVICES = ["numpy", "cpu"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -49,25 +48,28 @@ def test_worked_example_of_recurrent_dropout(device):
     assert values["du"].item() == 2 * 3 * 3 + 2 * 6 * 1
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(cases)
 @example({**DEFAULTS, "N": 1, "T": 1, "C": 1, "U": 1})
 @example({**DEFAULTS, "N": 70, "T": 5, "C": 28, "U": 64, "masked": True, "dropped": True})
 @example({**DEFAULTS, "N": 300, "T": 2, "activation": GELU})
-def test_cpu_is_near_the_float64_reference(case):
+def test_near_the_float64_reference(device, case):
+    assume_affordable(device, case["N"] * case["T"] * case["C"])
     values = arrays("simple_rnn", case)
     expected = train("simple_rnn", "numpy", values, np.float64)
-    assert_near(train("simple_rnn", "cpu", values), expected)
+    assert_near(train("simple_rnn", device, values), expected)
 
 
+@pytest.mark.parametrize("device", FAST)
 @given(cases)
-@settings(max_examples=15)
-def test_cpu_equals_reference_exactly_on_integers(case):
+@settings(max_examples=4 if SIMULATED else 15)
+def test_equal_to_the_reference_on_integers(device, case):
     rng = np.random.default_rng(case["seed"])
     draw = lambda *shape: rng.integers(-2, 3, shape).astype(np.float32)  # noqa: E731
     linear = {"T": 2, "C": 5, "U": 3, "pair": (LINEAR, LINEAR)}
     values = arrays("simple_rnn", {**case, **linear}, draw)
     values["u"] = draw(*values["u"].shape)
-    assert_same(train("simple_rnn", "cpu", values), train("simple_rnn", "numpy", values))
+    assert_same(train("simple_rnn", device, values), train("simple_rnn", "numpy", values))
 
 
 @given(cases)
@@ -148,10 +150,11 @@ def test_the_same_bits_on_any_number_of_threads():
     assert_same(*results)
 
 
-def test_nan_reaches_the_output():
-    values = arrays("simple_rnn", {"N": 2, "U": 20})
+@pytest.mark.parametrize("device", FAST)
+def test_nan_reaches_the_output(device):
+    values = arrays("simple_rnn", {"N": 2, "U": 9})
     values["x"][0, 1, 0] = np.nan
-    y = forward("simple_rnn", "cpu", values)["y"]
+    y = forward("simple_rnn", device, values)["y"]
     assert np.isfinite(y[0, 0]).all()
     assert np.isnan(y[0, 1:]).all()
     assert np.isfinite(y[1]).all()
@@ -180,12 +183,13 @@ def test_agreement_with_pytorch(backwards):
     assert_near(ours, {**expected, "dx": x.grad.numpy()[:, order]})
 
 
-def test_large_inputs_saturate():
+@pytest.mark.parametrize("device", FAST)
+def test_large_inputs_saturate(device):
     values = arrays("simple_rnn", {})
     values["x"] *= 1e4
     expected = forward("simple_rnn", "numpy", values, np.float64)
     with np.errstate(over="ignore"):  # seen only without compilation
-        assert_near(forward("simple_rnn", "cpu", values), expected, ["y", "h_last"])
+        assert_near(forward("simple_rnn", device, values), expected, ["y", "h_last"])
 
 
 def test_recurrent_dropout_agrees_with_pytorch():

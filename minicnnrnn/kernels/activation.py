@@ -54,8 +54,10 @@ from minicnnrnn.kernels.elementary import (
     positive,
     sigmoid,
     softplus,
+    sqrt,
     tanh,
 )
+from minicnnrnn.kernels.gpu import cuda, gpu, twin
 from minicnnrnn.kernels.jit import cpu, inner, once, split
 from minicnnrnn.kernels.panel import address, floats
 
@@ -362,7 +364,7 @@ def activation_span(address, count, code, alpha_bits):
     elif code == SQUAREPLUS:
         for i in range(count):
             size = abs(x[i])
-            s = size + np.sqrt(x[i] * x[i] + FOUR)
+            s = size + sqrt(x[i] * x[i] + FOUR)
             x[i] = choose(x[i] < ZERO, TWO / s, HALF * s)
     elif code == SPARSE_PLUS:
         for i in range(count):
@@ -437,7 +439,7 @@ def derivative_span(gradient, known, count, code, alpha_bits):
             g[i] *= t * t
     elif code == SQUAREPLUS:
         for i in range(count):
-            g[i] *= HALF + HALF * v[i] / np.sqrt(v[i] * v[i] + FOUR)
+            g[i] *= HALF + HALF * v[i] / sqrt(v[i] * v[i] + FOUR)
     elif code == SPARSE_PLUS:
         for i in range(count):
             g[i] *= _between(HALF * v[i] + HALF, ZERO, ONE)
@@ -502,3 +504,42 @@ def activation_backward_cpu(dx, dy, x, y, code, alpha):
     known = y if code in FROM_OUTPUT else x
     arguments = (dx, dy, known, code, alpha)
     split(_backward_range, (dx.size + BLOCK - 1) // BLOCK, GRAIN, arguments)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# A number is a span of one, kept in a register: the formulas are those of the CPU.
+
+
+@twin(floats)
+def _floats(cell):
+    return cell
+
+
+@twin(from_bits)
+def _number(alpha):
+    return alpha
+
+
+_activate = gpu(activation_span.function)
+_differentiate = gpu(derivative_span.function)
+
+
+@gpu
+def activation_of(x, code, alpha):
+    """The activation of one number."""
+    cell = cuda.local.array(1, np.float32)
+    cell[0] = x
+    _activate(cell, 1, code, alpha)
+    return cell[0]
+
+
+@gpu
+def derivative_of(dy, known, code, alpha):
+    """`dy` times the derivative, where `known` is what that follows from."""
+    gradient, cell = cuda.local.array(1, np.float32), cuda.local.array(1, np.float32)
+    gradient[0], cell[0] = dy, known
+    _differentiate(gradient, cell, 1, code, alpha)
+    return gradient[0]

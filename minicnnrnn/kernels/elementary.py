@@ -63,6 +63,8 @@ G0, G1, G2, G3, G4, G5, G6, G7, G8 = constants(
 )  # fmt: skip
 ROOT_HALF_BITS = 0x3F3504F3
 
+sqrt = np.sqrt  # by this name a GPU finds its own, see below
+
 if JIT:
 
     @intrinsic
@@ -266,3 +268,8 @@ def _exp(x):
 @twin(log)
 def _log(x):
     return elementary.log(x)
+
+
+@twin(sqrt)
+def _sqrt(x):
+    return elementary.sqrt(x)

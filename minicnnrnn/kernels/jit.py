@@ -138,7 +138,9 @@ def once(
 
     def decorate(function: Any) -> Any:
         if not JIT:
-            return lambda arguments: function(*arguments)
+            call = functools.wraps(function)(lambda arguments: function(*arguments))
+            call.function = function
+            return call
         symbol, kernel = f"minicnnrnn_{function.__name__}", Kernel(function, True, flags)
         cell = ctypes.c_void_p()
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)
@@ -164,6 +166,7 @@ def once(
             return types.void(arguments), codegen
 
         call.trampoline, call.cell = trampoline, cell  # LLVM holds their bare addresses
+        call.function = function
         return call
 
     return decorate

@@ -5,26 +5,48 @@ import numpy as np
 from minicnnrnn.kernels.activation import differentiate
 from minicnnrnn.kernels.codes import FROM_OUTPUT
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
+from minicnnrnn.kernels.gpu import cuda, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import address, grain, pack, panel_size
 from minicnnrnn.kernels.recurrent import (
+    NONE,
+    SAMPLES,
+    STEP_THREADS,
+    ZERO,
     ZERO_TABLE,
     activated,
     activated_copy,
+    activated_number,
+    add_states,
     alpha_of,
+    arriving,
+    backward_inputs,
     copy_rows,
+    counts,
+    drop_states,
     dropped,
     is_valid,
     keep_row,
+    kept_on_tape,
     multiply,
     pack_pair,
+    parted,
+    pass_through,
     recall,
+    recalled,
     recurrent_weight,
     row_stride,
+    see_inputs,
     settle,
+    space_of_sums,
     steps,
+    sum_inputs,
+    sum_states,
     tail,
+    taken_back,
     through,
+    turn,
+    walk,
     weight_scratch,
 )
 
@@ -428,3 +450,139 @@ def lstm_backward_weight_cpu(dw, du, db, x, h, dgates, keep, backwards, ws):
         address(dgates, 0), G, G, G, 0, N, T, backwards, address(ws, _scratch_place(C, U)),
         address(ws, 0),
     ))  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# As recurrent.py says. Workspace of the forward pass: the products of the inputs, where the tape
+# has no room for them, and the states after dropout; of the way back: u transposed, what comes
+# through u from each gate, and what arrives at h and at c past it; then parts of sums.
+
+
+@gpu
+def unit_forward(tape, s, n, j, c, activation, recurrent_activation):
+    """The new h and c of unit j of row n, from its gates at step s of the tape and its c."""
+    U = tape.shape[2] // 4
+    i = kept_on_tape(tape, s, n, j, recurrent_activation)
+    f = kept_on_tape(tape, s, n, U + j, recurrent_activation)
+    g = kept_on_tape(tape, s, n, 2 * U + j, activation)
+    o = kept_on_tape(tape, s, n, 3 * U + j, recurrent_activation)
+    new = f * c + i * g
+    return o * activated_number(new, activation), new
+
+
+@gpu
+def unit_backward(dgates, tape, s, n, j, dh, dc, c, new, activation, recurrent_activation):
+    """Gradients of the gates of a unit, which are written, and of its old c, which is returned.
+
+    From those of its new h and c; `c` is the old cell state and `new` the new one.
+    """
+    U = tape.shape[2] // 4
+    kept_i, kept_f = tape[s, n, j], tape[s, n, U + j]
+    kept_g, kept_o = tape[s, n, 2 * U + j], tape[s, n, 3 * U + j]
+    i, f = recalled(kept_i, recurrent_activation), recalled(kept_f, recurrent_activation)
+    g, o = recalled(kept_g, activation), recalled(kept_o, recurrent_activation)
+    out = activated_number(new, activation)
+    dc += taken_back(dh * o, out if activation in FROM_OUTPUT else new, activation)
+    dgates[s, n, j] = taken_back(dc * g, kept_i, recurrent_activation)
+    dgates[s, n, U + j] = taken_back(dc * c, kept_f, recurrent_activation)
+    dgates[s, n, 2 * U + j] = taken_back(dc * i, kept_g, activation)
+    dgates[s, n, 3 * U + j] = taken_back(dh * out, kept_o, recurrent_activation)
+    return dc * f
+
+
+@gpu
+def _forward_steps(
+    y, h, c, gates, before, seen, u, mask, keep, activation, recurrent_activation, backwards
+):
+    T, N, U, slots, outputs = before.shape[0], h.shape[1], h.shape[2], h.shape[0], y.shape[1]
+    first = cuda.blockIdx.x * SAMPLES
+    drop_states(seen, h, keep, first)
+    for s in range(T):
+        time = T - 1 - s if backwards else s
+        old, new, tape = s % slots, (s + 1) % slots, s % gates.shape[0]
+        add_states(gates, tape, before, s, seen if keep.size else h[old], first, u)
+        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
+            n, j = first + i // U, i % U
+            if n < N:
+                value, cell_state = h[old, n, j], c[old, n, j]
+                if counts(mask, n, time):
+                    value, cell_state = unit_forward(
+                        gates, tape, n, j, cell_state, activation, recurrent_activation
+                    )
+                h[new, n, j], c[new, n, j] = value, cell_state
+                if keep.size:
+                    seen[n, j] = value * keep[n, j]
+                if s >= T - outputs:
+                    y[n, s - (T - outputs), j] = value
+        cuda.syncthreads()
+
+
+@gpu
+def _backward_steps(
+    dgates, dy, gates, c, turned, through_u, carry, carry_c, mask, keep, activation,
+    recurrent_activation, backwards,
+):  # fmt: skip
+    T, N, U = gates.shape[0], gates.shape[1], c.shape[2]
+    first = cuda.blockIdx.x * SAMPLES
+    for s in range(T - 1, -1, -1):
+        time = T - 1 - s if backwards else s
+        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
+            n, j = first + i // U, i % U
+            if n < N:
+                dh = arriving(carry, through_u, 4, keep, dy, T, s, n, j)
+                dc = carry_c[n, j] if s < T - 1 else ZERO
+                if counts(mask, n, time):
+                    carry_c[n, j] = unit_backward(
+                        dgates, gates, s, n, j, dh, dc, c[s, n, j], c[s + 1, n, j], activation,
+                        recurrent_activation,
+                    )  # fmt: skip
+                    carry[n, j] = ZERO
+                else:
+                    for gate in range(4):
+                        dgates[s, n, gate * U + j] = ZERO
+                    carry[n, j], carry_c[n, j] = dh, dc
+        cuda.syncthreads()
+        if s:
+            pass_through(through_u, dgates[s], turned, first, 0, 4, 0)
+
+
+def lstm_workspace_cuda(N, T, C, U):
+    G = 4 * U
+    sums = max(space_of_sums(C, G, T * N), space_of_sums(U, G, T * N))
+    return max(T * N * G + N * U, G * U + N * G + 2 * N * U, sums)
+
+
+def lstm_prepare_cuda(w, u, ws):
+    """The products read the weights as they are."""
+
+
+def lstm_forward_cuda(
+    y, h, c, gates, x, w, u, b, mask, keep, activation, recurrent_activation, backwards, ws
+):
+    (N, T, _), (U, G) = x.shape, u.shape
+    before, seen = parted(ws, (T, N, G), (N, U))
+    before = gates if len(gates) == T else before
+    see_inputs(before, x, w, b, backwards)
+    codes = int(activation), int(recurrent_activation), int(backwards)
+    walk(_forward_steps, N, y, h, c, gates, before, seen, u, mask, keep, *codes)
+
+
+def lstm_backward_input_cuda(
+    dx, dgates, dy, gates, c, w, u, mask, keep, activation, recurrent_activation, backwards, ws
+):
+    N, (U, G) = gates.shape[1], u.shape
+    turned, through_u, carry, carry_c = parted(ws, (G, U), (N, G), (N, U), (N, U))
+    turn(turned, u)
+    codes = int(activation), int(recurrent_activation), int(backwards)
+    arrays = dgates, dy, gates, c, turned, through_u, carry, carry_c, mask, keep
+    walk(_backward_steps, N, *arrays, *codes)
+    backward_inputs(dx, dgates, w, backwards)
+
+
+def lstm_backward_weight_cuda(dw, du, db, x, h, dgates, keep, backwards, ws):
+    U, G = du.shape
+    sum_inputs(dw, db, x, dgates, backwards, ws)
+    sum_states(du, 0, G, NONE, h.reshape(-1, U), 0, keep, dgates, (0, G, 0), ws)

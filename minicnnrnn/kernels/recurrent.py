@@ -18,15 +18,29 @@ share the factors of the input: the tied weights of Gal and Ghahramani 2016, "A 
 Grounded Application of Dropout in Recurrent Neural Networks", arXiv:1512.05287, section 4.2.
 """
 
+import math
+
 import numpy as np
 
 from minicnnrnn.kernels.activation import (
     activate,
     activation_backward_numpy,
     activation_forward_numpy,
+    activation_of,
+    derivative_of,
 )
 from minicnnrnn.kernels.codes import FROM_OUTPUT, FROM_SAMPLES, FROM_STEPS, LEAKY_RELU
-from minicnnrnn.kernels.gemm import ACCUMULATE, DEPTH_BLOCK, OVERWRITE, gemm_block
+from minicnnrnn.kernels.dense import store_part
+from minicnnrnn.kernels.gemm import (
+    ACCUMULATE,
+    DEPTH_BLOCK,
+    OVERWRITE,
+    gemm_block,
+    launch_product,
+    parts_of_sum,
+    tiled_product,
+)
+from minicnnrnn.kernels.gpu import SIMULATED, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
     PANEL,
@@ -341,3 +355,295 @@ def steps_forward_cpu(y, x, keep, turn, backwards):
         T, N = N, T
     arguments = (y, x, keep, N, T, P, turn, backwards)
     split(_steps_range, N * T, grain(P), arguments)
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# Three phases. A product by tiles takes the inputs of all steps to where the gates will stand.
+# Then a single kernel walks through the sequence, forwards or backwards: a block has a few samples
+# for itself, so that its threads wait for one another after every step and blocks never do. Its
+# threads take a column of the gates each for the product with the state, and then a unit each.
+# Gradients of the input and of the weights are products over all steps again.
+
+STEP_THREADS, SAMPLES = (4, 2) if SIMULATED else (512, 2)
+ZERO, ONE, NONE = np.float32(0), np.float32(1), np.zeros(0, np.float32)
+
+
+@gpu
+def counts(mask, n, time):
+    """Whether a sample takes part at a time."""
+    return mask.size == 0 or mask[n, time] != 0
+
+
+@gpu
+def activated_number(x, code):
+    """The activation of one number."""
+    return activation_of(x, code, np.float32(alpha_of(code)))
+
+
+@gpu
+def kept_on_tape(tape, s, n, g, code):
+    """Activate a number on the tape, where it stays if its derivative follows from it."""
+    value = activated_number(tape[s, n, g], code)
+    if code in FROM_OUTPUT:
+        tape[s, n, g] = value
+    return value
+
+
+@gpu
+def recalled(known, code):
+    """The value of what ``kept_on_tape`` left."""
+    return known if code in FROM_OUTPUT else activated_number(known, code)
+
+
+@gpu
+def taken_back(dy, known, code):
+    """A gradient, taken back through the activation of what ``kept_on_tape`` left."""
+    return derivative_of(dy, known, code, np.float32(alpha_of(code)))
+
+
+@gpu
+def add_product(totals, rows, first, column, matrix, top, place, K):
+    """Add products of the block's rows with a column of a matrix.
+
+    To ``totals[i]`` row ``first + i``, from `column` on, times column `place`, from row `top` on.
+    """
+    last = rows.shape[0] - 1
+    for k in range(K):
+        weight = matrix[top + k, place]
+        for i in range(SAMPLES):
+            totals[i] += rows[min(first + i, last), column + k] * weight
+
+
+@gpu
+def drop_states(seen, h, keep, first):
+    """What the product with u sees of the initial states, if some is dropped."""
+    N, U = h.shape[1], h.shape[2]
+    if keep.size:
+        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
+            n, j = first + i // U, i % U
+            if n < N:
+                seen[n, j] = h[0, n, j] * keep[n, j]
+    cuda.syncthreads()
+
+
+@gpu
+def add_states(gates, tape, before, s, rows, first, u):
+    """``gates[tape] = before[s] + rows u`` for the samples of the block."""
+    totals = cuda.local.array(SAMPLES, np.float32)
+    N, G = before.shape[1], before.shape[2]
+    for g in range(cuda.threadIdx.x, G, STEP_THREADS):
+        for i in range(SAMPLES):
+            totals[i] = before[s, min(first + i, N - 1), g]
+        add_product(totals, rows, first, 0, u, 0, g, u.shape[0])
+        for i in range(SAMPLES):
+            if first + i < N:
+                gates[tape, first + i, g] = totals[i]
+    cuda.syncthreads()
+
+
+@gpu
+def pass_through(through, rows, turned, first, start, stop, skip):
+    """Take gradients of the gates `start` to `stop` through u, each gate's apart.
+
+    From the third gate on, the rows are read `skip` columns further on.
+    """
+    totals = cuda.local.array(SAMPLES, np.float32)
+    N, U = rows.shape[0], turned.shape[1]
+    for g in range(start * U + cuda.threadIdx.x, stop * U, STEP_THREADS):
+        top = g // U * U
+        for i in range(SAMPLES):
+            totals[i] = ZERO
+        column = top + (skip if g >= 2 * U else 0)
+        add_product(totals, rows, first, column, turned, top, g - top, U)
+        for i in range(SAMPLES):
+            if first + i < N:
+                through[first + i, g] = totals[i]
+    cuda.syncthreads()
+
+
+@gpu
+def arriving(carry, through, gates, keep, dy, T, s, n, j):
+    """The gradient that arrives at a state: from its output, and from the step after."""
+    U, outputs, total = carry.shape[1], dy.shape[1], ZERO
+    if s < T - 1:
+        for gate in range(gates):
+            total += through[n, gate * U + j]
+        if keep.size:
+            total *= keep[n, j]
+        total += carry[n, j]
+    if s >= T - outputs:
+        total += dy[n, s - (T - outputs), j]
+    return total
+
+
+@gpu
+def _row(operands, group, m, k):
+    return operands[1][m, k]
+
+
+@gpu
+def _w(operands, group, c, g):
+    return operands[2][c, g]
+
+
+@gpu
+def _store_before(operands, group, part, m, g, total):
+    before, x, w, b, backwards = operands
+    T = before.shape[0]
+    n, time = m // T, m % T
+    before[T - 1 - time if backwards else time, n, g] = total + b[g] if b.size else total
+
+
+@gpu
+def _turned_w(operands, group, g, c):
+    return operands[2][c, g]
+
+
+@gpu
+def _store_dx(operands, group, part, m, c, total):
+    dx, dgates, w, backwards = operands
+    N, T = dx.shape[0], dx.shape[1]
+    s, n = m // N, m % N
+    dx[n, T - 1 - s if backwards else s, c] = total
+
+
+@gpu
+def _turned_x(operands, group, c, m):
+    x, backwards = operands[1], operands[5]
+    N, T, C = x.shape
+    s = m // N
+    return x[m % N, T - 1 - s if backwards else s, c] if c < C else ONE
+
+
+@gpu
+def _of_inputs(operands, group, m, g):
+    return operands[2][m, g]
+
+
+@gpu
+def _turned_states(operands, group, j, m):
+    states, column, keep, U = operands[1], operands[5], operands[6], operands[7]
+    if j == U:
+        return ONE
+    value = states[m, column + j]
+    return value * keep[m % keep.shape[0], j] if keep.size else value
+
+
+@gpu
+def _of_states(operands, group, m, g):
+    column, jump, skip = operands[8]
+    return operands[2][m, column + g + (skip if g >= jump else 0)]
+
+
+_see_inputs = tiled_product(_row, _w, _store_before, True, False)
+_backward_inputs = tiled_product(_row, _turned_w, _store_dx, True, True)
+_sum_inputs = tiled_product(_turned_x, _of_inputs, store_part, False, False)
+_sum_states = tiled_product(_turned_states, _of_states, store_part, False, False)
+
+
+@gpu
+def _add_parts(dw, first, db, ws, rows, columns, parts):
+    for i in range(cuda.grid(1), rows * columns, cuda.gridsize(1)):
+        total = ws[i]
+        for part in range(1, parts):
+            total += ws[part * rows * columns + i]
+        row, column = i // columns, i % columns
+        if row < dw.shape[0]:
+            dw[row, first + column] = total
+        else:
+            db[column] = total
+
+
+@gpu
+def _turn(turned, u):
+    U = u.shape[0]
+    for i in range(cuda.grid(1), u.size, cuda.gridsize(1)):
+        turned[i // U, i % U] = u[i % U, i // U]
+
+
+def parted(ws, *shapes):
+    """Arrays of these shapes, one behind the other in a workspace."""
+    start, parts = 0, []
+    for shape in shapes:
+        end = start + math.prod(shape)
+        parts.append(ws[start:end].reshape(shape))
+        start = end
+    return parts
+
+
+def see_inputs(before, x, w, b, backwards):
+    """``before = x w + b`` for all steps, in their order."""
+    N, T, C = x.shape
+    operands = before, x.reshape(N * T, C), w, b, int(backwards)
+    launch_product(_see_inputs, N * T, w.shape[1], C, 1, 1, *operands)
+
+
+def walk(kernel, N, *arguments):
+    """Run a kernel through all steps, a block for every few samples."""
+    launch(kernel, -(-N // SAMPLES), STEP_THREADS, *arguments)
+
+
+def turn(turned, u):
+    """Transpose u, so that neighbouring threads read neighbours on the way back, too."""
+    over(_turn, u.size, turned, u)
+
+
+def backward_inputs(dx, dgates, w, backwards):
+    """``dx = dgates w^T`` for all steps; only as many columns of `dgates` count as w has."""
+    if dx.size:
+        T, N, G = dgates.shape
+        operands = dx, dgates.reshape(T * N, G), w, int(backwards)
+        launch_product(_backward_inputs, T * N, w.shape[0], w.shape[1], 1, 1, *operands)
+
+
+def sum_inputs(dw, db, x, dgates, backwards, ws):
+    """Gradients of w and of a bias; only as many columns of `dgates` count as w has."""
+    (C, F), (T, N, G) = dw.shape, dgates.shape
+    rows, parts = C + (db.size > 0), parts_of_sum(C + 1, F, T * N, 1)
+    operands = ws, x, dgates.reshape(T * N, G), F, rows, int(backwards)
+    launch_product(_sum_inputs, rows, F, T * N, 1, parts, *operands)
+    over(_add_parts, rows * F, dw, 0, db, ws, rows, F, parts)
+
+
+def sum_states(du, first, F, db, states, column, keep, dgates, where, ws):
+    """Gradients of `F` columns of u from `first` on, and of a bias that goes with the state.
+
+    The states are columns of an array whose rows are (step, sample), from `column` on. `where` is
+    the column of the gates to begin with, and after how many columns to skip how many.
+    """
+    U, (T, N, G) = len(du), dgates.shape
+    rows, parts = U + (db.size > 0), parts_of_sum(U + 1, F, T * N, 1)
+    gates = dgates.reshape(T * N, G)
+    operands = ws, states, gates, F, rows, column, keep, U, where
+    launch_product(_sum_states, rows, F, T * N, 1, parts, *operands)
+    over(_add_parts, rows * F, du, first, db, ws, rows, F, parts)
+
+
+def space_of_sums(rows, F, steps):
+    """Floats of workspace for ``sum_inputs`` or ``sum_states`` of so many rows of a weight."""
+    return parts_of_sum(rows + 1, F, steps, 1) * (rows + 1) * F
+
+
+@gpu
+def _steps(y, x, keep, N, T, turn, backwards):
+    P = x.shape[2]
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        n, t, p = i // (T * P), i // P % T, i % P
+        s = T - 1 - t if backwards else t
+        value = x[s, n, p] if turn == FROM_STEPS else x[n, t, p]
+        if keep.size:
+            value *= keep[n, p]
+        if turn == FROM_SAMPLES:
+            y[s, n, p] = value
+        else:
+            y[n, t, p] = value
+
+
+def steps_forward_cuda(y, x, keep, turn, backwards):
+    N, T, _ = y.shape
+    if turn == FROM_SAMPLES:
+        T, N = N, T
+    over(_steps, x.size, y, x, keep, N, T, int(turn), int(backwards))

@@ -4,24 +4,44 @@ import numpy as np
 
 from minicnnrnn.kernels.activation import differentiate
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
+from minicnnrnn.kernels.gpu import cuda, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import address, grain, pack, panel_size
 from minicnnrnn.kernels.recurrent import (
+    NONE,
+    SAMPLES,
+    STEP_THREADS,
+    ZERO,
     ZERO_TABLE,
     activated,
+    add_states,
     alpha_of,
+    arriving,
+    backward_inputs,
     copy_rows,
+    counts,
+    drop_states,
     dropped,
     is_valid,
     keep_row,
+    kept_on_tape,
     multiply,
     pack_pair,
+    parted,
+    pass_through,
     recurrent_weight,
     row_stride,
+    see_inputs,
     settle,
+    space_of_sums,
     steps,
+    sum_inputs,
+    sum_states,
     tail,
+    taken_back,
     through,
+    turn,
+    walk,
     weight_scratch,
 )
 
@@ -304,3 +324,90 @@ def simple_rnn_backward_weight_cpu(dw, du, db, x, h, dgates, keep, backwards, ws
         address(x, 0), address(h, 0), U, address(keep, 0) if keep.size else 0,
         address(dgates, 0), U, U, U, 0, N, T, backwards, scratch, address(ws, 0),
     ))  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------
+# CUDA
+# ---------------------------------------------------------------------------------------
+#
+# As recurrent.py says. Workspace of the forward pass: the products of the inputs, where the tape
+# has no room for them, and the states after dropout; of the way back: u transposed, what comes
+# through u, and what arrives past it; then parts of sums.
+
+
+@gpu
+def _forward_steps(y, h, gates, before, seen, u, mask, keep, activation, backwards):
+    (T, N, U), slots, outputs = before.shape, h.shape[0], y.shape[1]
+    first = cuda.blockIdx.x * SAMPLES
+    drop_states(seen, h, keep, first)
+    for s in range(T):
+        time = T - 1 - s if backwards else s
+        old, new, tape = s % slots, (s + 1) % slots, s % gates.shape[0]
+        add_states(gates, tape, before, s, seen if keep.size else h[old], first, u)
+        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
+            n, j = first + i // U, i % U
+            if n < N:
+                value = h[old, n, j]
+                if counts(mask, n, time):
+                    value = kept_on_tape(gates, tape, n, j, activation)
+                h[new, n, j] = value
+                if keep.size:
+                    seen[n, j] = value * keep[n, j]
+                if s >= T - outputs:
+                    y[n, s - (T - outputs), j] = value
+        cuda.syncthreads()
+
+
+@gpu
+def _backward_steps(dgates, dy, gates, turned, through_u, carry, mask, keep, activation, backwards):
+    T, N, U = gates.shape
+    first = cuda.blockIdx.x * SAMPLES
+    for s in range(T - 1, -1, -1):
+        time = T - 1 - s if backwards else s
+        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
+            n, j = first + i // U, i % U
+            if n < N:
+                dh = arriving(carry, through_u, 1, keep, dy, T, s, n, j)
+                if counts(mask, n, time):
+                    dgates[s, n, j] = taken_back(dh, gates[s, n, j], activation)
+                    carry[n, j] = ZERO
+                else:
+                    dgates[s, n, j], carry[n, j] = ZERO, dh
+        cuda.syncthreads()
+        if s:
+            pass_through(through_u, dgates[s], turned, first, 0, 1, 0)
+
+
+def simple_rnn_workspace_cuda(N, T, C, U):
+    sums = max(space_of_sums(C, U, T * N), space_of_sums(U, U, T * N))
+    return max(T * N * U + N * U, U * U + 2 * N * U, sums)
+
+
+def simple_rnn_prepare_cuda(w, u, ws):
+    """The products read the weights as they are."""
+
+
+def simple_rnn_forward_cuda(y, h, gates, x, w, u, b, mask, keep, activation, backwards, ws):
+    (N, T, _), U = x.shape, len(u)
+    before, seen = parted(ws, (T, N, U), (N, U))
+    before = gates if len(gates) == T else before
+    see_inputs(before, x, w, b, backwards)
+    codes = int(activation), int(backwards)
+    walk(_forward_steps, N, y, h, gates, before, seen, u, mask, keep, *codes)
+
+
+def simple_rnn_backward_input_cuda(
+    dx, dgates, dy, gates, w, u, mask, keep, activation, backwards, ws
+):
+    _, N, U = gates.shape
+    turned, *rows = parted(ws, (U, U), (N, U), (N, U))
+    turn(turned, u)
+    codes = int(activation), int(backwards)
+    walk(_backward_steps, N, dgates, dy, gates, turned, *rows, mask, keep, *codes)
+    backward_inputs(dx, dgates, w, backwards)
+
+
+def simple_rnn_backward_weight_cuda(dw, du, db, x, h, dgates, keep, backwards, ws):
+    U = len(du)
+    sum_inputs(dw, db, x, dgates, backwards, ws)
+    sum_states(du, 0, U, NONE, h.reshape(-1, U), 0, keep, dgates, (0, U, 0), ws)
