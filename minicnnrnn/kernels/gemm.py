@@ -508,14 +508,18 @@ def tiled_product(load_a: Any, load_b: Any, store: Any, a_along_k: bool, b_along
             for j in range(TN):
                 totals[i, j] = ZERO
         for k0 in range(first, last, BK):
-            for e in range(t, BM * BK, TILE_THREADS):
-                k, m = (e % BK, e // BK) if a_along_k else (e // BM, e % BM)
+            for i in range(BM * BK // TILE_THREADS):
+                e = t + i * TILE_THREADS
+                k, m = (t % BK, e // BK) if a_along_k else (e // BM, t % BM)
                 inside = m0 + m < M and k0 + k < last
-                a_slice[k, m] = load_a(operands, group, m0 + m, k0 + k) if inside else ZERO
-            for e in range(t, BN * BK, TILE_THREADS):
-                k, n = (e % BK, e // BK) if b_along_k else (e // BN, e % BN)
+                element = load_a(operands, group, min(m0 + m, M - 1), min(k0 + k, last - 1))
+                a_slice[k, m] = element if inside else ZERO
+            for i in range(BN * BK // TILE_THREADS):
+                e = t + i * TILE_THREADS
+                k, n = (t % BK, e // BK) if b_along_k else (e // BN, t % BN)
                 inside = n0 + n < N and k0 + k < last
-                b_slice[k, n] = load_b(operands, group, k0 + k, n0 + n) if inside else ZERO
+                element = load_b(operands, group, min(k0 + k, last - 1), min(n0 + n, N - 1))
+                b_slice[k, n] = element if inside else ZERO
             cuda.syncthreads()
             for k in range(BK):
                 for i in range(TM):
