@@ -35,11 +35,14 @@ from minicnnrnn.kernels.panel import (
     panels,
 )
 from minicnnrnn.kernels.window import (
+    NOWHERE,
     PHASE,
     PIXEL,
     TAP,
     coordinates,
+    flat,
     geometry_of,
+    outside,
     phases_along,
     seen,
     taps_met,
@@ -685,41 +688,36 @@ def conv_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, w
 
 @gpu
 def _dy_of_pixel(operands, group, pixel, element):
-    dx, dy, y, w, b, relu, sizes, axes, by_FG = operands
-    _, (OD, OH, OW, F), (KD, KH, KW, _), _ = sizes
-    f, i, j, k, d, h, v = taps_met(axes, by_FG, group, element)
-    n, first_d, first_h, first_w = coordinates(axes, PIXEL, pixel)
-    d, h, v = first_d + d, first_h + h, first_w + v
-    if i >= KD or j >= KH or k >= KW:
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
+    f, _, step = taps_met(axes, by_FG, group, element)
+    n, first = coordinates(axes, PIXEL, pixel)
+    if outside(first, step, outputs):
         return ZERO
-    if d < 0 or d >= OD or h < 0 or h >= OH or v < 0 or v >= OW:
-        return ZERO
-    at = (((n * OD + d) * OH + h) * OW + v) * F + f
+    at = flat(n, first, outputs) * outputs[3] + (flat(0, step, outputs) * outputs[3] + f)
     return ZERO if y.size and y[at] <= ZERO else dy[at]
 
 
 @gpu
 def _w_of_tap(operands, group, element, c):
-    dx, dy, y, w, b, relu, sizes, axes, by_FG = operands
-    _, (_, _, _, F), (KD, KH, KW, CG), _ = sizes
-    f, i, j, k, _, _, _ = taps_met(axes, by_FG, group, element)
-    if i >= KD or j >= KH or k >= KW:
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
+    f, tap, step = taps_met(axes, by_FG, group, element)
+    if step[0] == NOWHERE:
         return ZERO
-    return w[(((i * KH + j) * KW + k) * CG + c) * F + f]
+    return w[(flat(0, tap, kernel) * kernel[3] + c) * outputs[3] + f]
 
 
 @gpu
 def _store_dx(operands, group, part, pixel, c, total):
-    dx, dy, y, w, b, relu, sizes, axes, by_FG = operands
-    (D, H, W, C), _, kernel, (SD, SH, SW) = sizes
-    group, phase_d, phase_h, phase_w = coordinates(axes, PHASE, group)
-    n, d, h, v = coordinates(axes, PIXEL, pixel)
-    d, h, v = d * SD + phase_d, h * SH + phase_h, v * SW + phase_w
-    if d < D and h < H and v < W:
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
+    group, phase = coordinates(axes, PHASE, group)
+    n, (d, h, v) = coordinates(axes, PIXEL, pixel)
+    first = d * strides[0], h * strides[1], v * strides[2]
+    if not outside(first, phase, image):
         c += group * kernel[3]
         if b.size:
             total += b[c]
-        dx[(((n * D + d) * H + h) * W + v) * C + c] = ZERO if relu and total < ZERO else total
+        at = (flat(n, first, image) + flat(0, phase, image)) * image[3] + c
+        dx[at] = ZERO if relu and total < ZERO else total
 
 
 _backward_input = tiled_product(_dy_of_pixel, _w_of_tap, _store_dx, True, True)
@@ -731,11 +729,10 @@ def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu)
     axes = tuple(map(phases_along, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW)))
     phases = math.prod(strides)
     pixels, taps = (math.prod(axis[0][kind][0] for axis in axes) for kind in (PIXEL, TAP))
-    FG, flat = dy.shape[4] // G, [array.reshape(-1) for array in (dx, dy, y, w, b)]
-    sizes = image, dy.shape[1:], kernel, strides
+    FG, arrays = dy.shape[4] // G, [array.reshape(-1) for array in (dx, dy, y, w, b)]
     launch_product(
         _backward_input, len(dx) * pixels, image[3] // G, taps * FG, G * phases, 1,
-        *flat, int(relu), sizes, axes, divisor(FG),
+        *arrays, int(relu), image, dy.shape[1:], kernel, strides, axes, divisor(FG),
     )  # fmt: skip
 
 

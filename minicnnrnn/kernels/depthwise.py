@@ -556,9 +556,9 @@ def _input_elements(dx, dy, w, sizes, axis_h, axis_w, divisors):
                     for m in range(M):
                         total += dy[at + m] * w[tap + m]
                 k += axis_w[0][2][0]
-                v -= axis_w[1][2]
+                v -= axis_w[1][3]
             j += axis_h[0][2][0]
-            h -= axis_h[1][2]
+            h -= axis_h[1][3]
         dx[i] = total
 
 
