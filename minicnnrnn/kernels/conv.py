@@ -1,5 +1,6 @@
 """Convolution in one to three dimensions: strides, dilation, groups, any padding."""
 
+import itertools
 import math
 
 import numpy as np
@@ -35,10 +36,7 @@ from minicnnrnn.kernels.panel import (
     panels,
 )
 from minicnnrnn.kernels.window import (
-    NOWHERE,
-    PHASE,
-    PIXEL,
-    TAP,
+    BY_PIXELS,
     coordinates,
     flat,
     geometry_of,
@@ -690,7 +688,7 @@ def conv_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, w
 def _dy_of_pixel(operands, group, pixel, element):
     dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
     f, _, step = taps_met(axes, by_FG, group, element)
-    n, first = coordinates(axes, PIXEL, pixel)
+    n, first = coordinates(axes, BY_PIXELS, pixel)
     if outside(first, step, outputs):
         return ZERO
     at = flat(n, first, outputs) * outputs[3] + (flat(0, step, outputs) * outputs[3] + f)
@@ -700,24 +698,23 @@ def _dy_of_pixel(operands, group, pixel, element):
 @gpu
 def _w_of_tap(operands, group, element, c):
     dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
-    f, tap, step = taps_met(axes, by_FG, group, element)
-    if step[0] == NOWHERE:
-        return ZERO
+    f, tap, _ = taps_met(axes, by_FG, group, element)
     return w[(flat(0, tap, kernel) * kernel[3] + c) * outputs[3] + f]
 
 
 @gpu
 def _store_dx(operands, group, part, pixel, c, total):
     dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
-    group, phase = coordinates(axes, PHASE, group)
-    n, (d, h, v) = coordinates(axes, PIXEL, pixel)
-    first = d * strides[0], h * strides[1], v * strides[2]
-    if not outside(first, phase, image):
-        c += group * kernel[3]
-        if b.size:
-            total += b[c]
-        at = (flat(n, first, image) + flat(0, phase, image)) * image[3] + c
-        dx[at] = ZERO if relu and total < ZERO else total
+    n, (d, h, v) = coordinates(axes, BY_PIXELS, pixel)
+    place = (
+        d * strides[0] + axes[0][0],
+        h * strides[1] + axes[1][0],
+        v * strides[2] + axes[2][0],
+    )
+    c += group * kernel[3]
+    if b.size:
+        total += b[c]
+    dx[flat(n, place, image) * image[3] + c] = ZERO if relu and total < ZERO else total
 
 
 _backward_input = tiled_product(_dy_of_pixel, _w_of_tap, _store_dx, True, True)
@@ -726,14 +723,15 @@ _backward_input = tiled_product(_dy_of_pixel, _w_of_tap, _store_dx, True, True)
 def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu):
     """The input gradient, plus a bias and with a relu."""
     image, kernel, strides = dx.shape[1:], w.shape[:4], (SD, SH, SW)
-    axes = tuple(map(phases_along, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW)))
-    phases = math.prod(strides)
-    pixels, taps = (math.prod(axis[0][kind][0] for axis in axes) for kind in (PIXEL, TAP))
+    axes = map(phases_along, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW))
     FG, arrays = dy.shape[4] // G, [array.reshape(-1) for array in (dx, dy, y, w, b)]
-    launch_product(
-        _backward_input, len(dx) * pixels, image[3] // G, taps * FG, G * phases, 1,
-        *arrays, int(relu), image, dy.shape[1:], kernel, strides, axes, divisor(FG),
-    )  # fmt: skip
+    for phases in itertools.product(*axes):
+        pixels = math.prod(phase[BY_PIXELS][0] for phase in phases)
+        taps = math.prod(phase[3] for phase in phases)
+        launch_product(
+            _backward_input, len(dx) * pixels, image[3] // G, taps * FG, G, 1,
+            *arrays, int(relu), image, dy.shape[1:], kernel, strides, phases, divisor(FG),
+        )  # fmt: skip
 
 
 def conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):

@@ -33,7 +33,7 @@ from minicnnrnn.kernels.jit import (
     split,
 )
 from minicnnrnn.kernels.panel import PANEL, VECTOR, address, floats, grain, integers
-from minicnnrnn.kernels.window import met, phases_along
+from minicnnrnn.kernels.window import BY_PIXELS, phases_along
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -533,42 +533,39 @@ def depthwise_forward_cuda(y, x, w, b, SH, SW, LH, LW, PH, PW, relu, ws):
 
 
 @gpu
-def _input_elements(dx, dy, w, sizes, axis_h, axis_w, divisors):
-    """Of the taps of a phase, each next one meets an output some steps before."""
-    KH, KW, OH, OW, M = sizes
-    by_H, by_W, by_C = divisors
-    F = by_C[0] * M
-    for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+def _input_elements(dx, dy, w, pixels, sizes, phase_h, phase_w, by_C):
+    H, W, KW, SH, SW, OH, OW, M = sizes
+    (j0, j1, h0, h1), (k0, k1, w0, w1) = phase_h[4], phase_w[4]
+    C, F = by_C[0], by_C[0] * M
+    for i in range(cuda.grid(1), pixels * C, cuda.gridsize(1)):
         pixel, c = divided(i, by_C)
-        n, column = divided(pixel, by_W)
-        n, row = divided(n, by_H)
-        before_h, phase_h = divided(row, axis_h[0][0])
-        before_w, phase_w = divided(column, axis_w[0][0])
-        j, h = met(axis_h, phase_h, 0)
-        h += before_h
+        n, column = divided(pixel, phase_w[1])
+        n, row = divided(n, phase_h[1])
         total = ZERO
-        while j < KH:
-            k, v = met(axis_w, phase_w, 0)
-            v += before_w
-            while k < KW:
+        for j in range(phase_h[3]):
+            h = row + h0 + j * h1
+            for k in range(phase_w[3]):
+                v = column + w0 + k * w1
                 if 0 <= h < OH and 0 <= v < OW:
-                    at, tap = ((n * OH + h) * OW + v) * F + c * M, (j * KW + k) * F + c * M
+                    at = ((n * OH + h) * OW + v) * F + c * M
+                    tap = ((j0 + j * j1) * KW + k0 + k * k1) * F + c * M
                     for m in range(M):
                         total += dy[at + m] * w[tap + m]
-                k += axis_w[0][2][0]
-                v -= axis_w[1][3]
-            j += axis_h[0][2][0]
-            h -= axis_h[1][3]
-        dx[i] = total
+        row, column = row * SH + phase_h[0], column * SW + phase_w[0]
+        dx[((n * H + row) * W + column) * C + c] = total
 
 
 def depthwise_backward_input_cuda(dx, dy, w, SH, SW, LH, LW, PH, PW, ws):
-    _, H, W, C = dx.shape
+    """A kernel for each phase of pixels, as ``window.py`` calls them."""
+    N, H, W, C = dx.shape
+    _, OH, OW, _ = dy.shape
     KH, KW, _, M = w.shape
-    axes = phases_along(H, KH, SH, LH, PH), phases_along(W, KW, SW, LW, PW)
-    divisors = tuple(map(divisor, (H, W, C)))
-    flat = dx.reshape(-1), dy.reshape(-1), w.reshape(-1)
-    over(_input_elements, dx.size, *flat, (KH, KW, *dy.shape[1:3], M), *axes, divisors)
+    flat, sizes = (dx.reshape(-1), dy.reshape(-1), w.reshape(-1)), (H, W, KW, SH, SW, OH, OW, M)
+    for phase_h in phases_along(H, KH, SH, LH, PH):
+        for phase_w in phases_along(W, KW, SW, LW, PW):
+            pixels = N * phase_h[BY_PIXELS][0] * phase_w[BY_PIXELS][0]
+            arguments = pixels, sizes, phase_h, phase_w, divisor(C)
+            over(_input_elements, pixels * C, *flat, *arguments)
 
 
 def _parts_of_gradient(pixels):

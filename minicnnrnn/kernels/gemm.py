@@ -474,7 +474,7 @@ def sum_rows(total, x, rows, columns, ws, s0):
 # The grid holds the tiles along M, those along N, and for each group the parts of a sum over many
 # k, which are added in order afterwards.
 
-BM, BN, BK, TM, TN = (4, 4, 2, 2, 2) if SIMULATED else (64, 64, 16, 4, 4)
+BM, BN, BK, TM, TN = (4, 4, 2, 2, 2) if SIMULATED else (64, 64, 8, 4, 4)
 TILE_THREADS = BM * BN // (TM * TN)
 A_WIDTH, B_WIDTH = BM + 1, BN + 1  # one more, so that no two threads of a warp write to one bank
 FEW_BLOCKS = 6 if SIMULATED else 264  # with less the sum is cut, so that all processors have work

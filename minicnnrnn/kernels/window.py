@@ -4,7 +4,7 @@ Nothing is copied. A kernel takes the index of a pixel and that of a tap apart i
 and reads the image where they meet.
 """
 
-import math
+import functools
 
 import numpy as np
 
@@ -60,52 +60,43 @@ def outside(first, step, sizes):
 # --- from pixels to outputs ------------------------------------------------------------
 #
 # With strides, the pixels of an axis fall into phases by their position modulo the stride. The
-# taps that take a phase to outputs are evenly spaced, as (phase + P - k L) % S = 0 has one
-# solution k modulo S / gcd(S, L), and so are these outputs.
+# taps that take a phase to outputs are evenly spaced, and so are these outputs. A kernel works on
+# the pixels of one phase, which are counted apart from the others.
 
-PHASE, TAP, PIXEL = 0, 3, 4  # divisors of an axis: phases, taps and pixels of one phase
-NOWHERE = 1 << 30  # so far away that there is neither tap nor pixel
+BY_PIXELS, BY_TAPS = 1, 2  # divisors in what describes a phase
 
 
+@functools.cache
 def phases_along(pixels, K, S, L, P):
-    """What the functions below want to know of one axis: divisors, and other integers."""
-    both = math.gcd(S, L)
-    step = S // both
-    divisors = tuple(map(divisor, (S, both, step, -(-K // step), -(-pixels // S))))
-    return divisors, (K, L, P, L // both, pow(L // both, -1, step))
+    """The phases of an axis.
 
-
-@gpu
-def met(axis, phase, j):
-    """The j-th tap that takes a phase to an output, which lies how far behind pixel // S."""
-    (by_S, by_both, by_step, _, _), (_, L, P, apart, inverse) = axis
-    whole, rest = divided(phase + P, by_both)
-    _, first = divided(whole * inverse, by_step)
-    nearest, _ = divided(phase + P + (by_S[0] - first) * L, by_S)
-    return first + j * by_step[0] if rest == 0 else NOWHERE, nearest - L - j * apart
+    For each: the phase; divisors by the number of its pixels and of its taps; the first tap, and
+    from one to the next; the first tap's output less pixel // S, and from one to the next.
+    """
+    phases = []
+    for phase in range(min(S, pixels)):
+        met = [(k, (phase + P - k * L) // S) for k in range(K) if (phase + P - k * L) % S == 0]
+        (first, output), (second, other) = (met + 2 * [(0, 0)])[:2]
+        by_pixels, by_taps = divisor(-(-(pixels - phase) // S)), divisor(max(1, len(met)))
+        steps = first, second - first, output, other - output
+        phases.append((phase, by_pixels, by_taps, len(met), steps))
+    return phases
 
 
 @gpu
 def coordinates(axes, kind, index):
-    """An index of phases, taps or pixels taken apart, the last of three axes running fastest."""
-    index, w = divided(index, axes[2][0][kind])
-    index, h = divided(index, axes[1][0][kind])
-    index, d = divided(index, axes[0][0][kind])
+    """An index of pixels or taps taken apart, the last of three axes running fastest."""
+    index, w = divided(index, axes[2][kind])
+    index, h = divided(index, axes[1][kind])
+    index, d = divided(index, axes[0][kind])
     return index, (d, h, w)
 
 
 @gpu
 def taps_met(axes, by_FG, group, element):
-    """An element of a sum over taps and filters, in a group and phase of pixels.
-
-    Its filter, taps, and how far behind the pixels the outputs lie: NOWHERE for no tap.
-    """
-    group, phase = coordinates(axes, PHASE, group)
+    """An element of a sum over taps and filters: filter, taps, and output less pixel // S."""
     j, f = divided(element, by_FG)
-    _, (j_d, j_h, j_w) = coordinates(axes, TAP, j)
-    i, d = met(axes[0], phase[0], j_d)
-    j, h = met(axes[1], phase[1], j_h)
-    k, w = met(axes[2], phase[2], j_w)
-    if i >= axes[0][1][0] or j >= axes[1][1][0] or k >= axes[2][1][0]:
-        d = NOWHERE
-    return group * by_FG[0] + f, (i, j, k), (d, h, w)
+    _, (i, j, k) = coordinates(axes, BY_TAPS, j)
+    (i0, i1, d0, d1), (j0, j1, h0, h1), (k0, k1, w0, w1) = axes[0][4], axes[1][4], axes[2][4]
+    tap, step = (i0 + i * i1, j0 + j * j1, k0 + k * k1), (d0 + i * d1, h0 + j * h1, w0 + k * w1)
+    return group * by_FG[0] + f, tap, step
