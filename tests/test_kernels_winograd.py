@@ -168,7 +168,7 @@ def test_within_rounding_of_the_float64_reference(device, g, seed):
     rng = np.random.default_rng(seed)
     fast, reference = Convolution(g, device), Convolution(g, "numpy")
     x, w, b, dy = fast.arrays(normal, rng, bias=seed % 2 == 0)
-    assume_affordable(device, 4 * x.size, 4 * dy.size, dy.size * w.size // g["F"] // 2)
+    assume_affordable(device, 4 * x.size, 4 * dy.size, dy.size * w.size // g["F"])
     y = fast.forward(x, w, b, relu=1)
     gated = np.where(y <= 0, 0, dy)
     wide = [a.astype(np.float64) for a in (x, w, b, gated)]
