@@ -507,6 +507,8 @@ def tiled_product(load_a: Any, load_b: Any, store: Any, a_along_k: bool, b_along
         for i in range(TM):
             for j in range(TN):
                 totals[i, j] = ZERO
+        # All threads load something and some throw it away: without a branch around it, what
+        # depends on m alone, or on k alone, is computed once for many elements.
         for k0 in range(first, last, BK):
             for i in range(BM * BK // TILE_THREADS):
                 e = t + i * TILE_THREADS

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import math
 import os
+import threading
 import types
 from collections.abc import Callable
 from typing import Any
@@ -26,13 +27,42 @@ BLOCKS = 2 if SIMULATED else 2048  # at most, where threads walk through the ite
 TABLE = 4096  # elements of an array of the host that a kernel may read, at most
 
 
+class _SharedArrays(dict):  # type: ignore[type-arg]
+    """Shared arrays of a simulated block by the line that asks for them.
+
+    The simulator looks for one and makes it if there is none, and two threads that do so at the
+    same time would have one each: who finds none keeps the others waiting until it is made.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def get(self, line: Any) -> Any:  # type: ignore[override]
+        self.lock.acquire()
+        found = super().get(line)
+        if found is not None:
+            self.lock.release()
+        return found
+
+    def __setitem__(self, line: Any, array: Any) -> None:
+        super().__setitem__(line, array)
+        self.lock.release()
+
+
 class _Cuda:
     """What kernels call ``cuda``: numba-cuda's module, or in a simulated kernel, its stand-in."""
+
+    lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
         from numba.cuda.simulator import kernel
 
-        return getattr(kernel._get_kernel_context(), name)
+        context = kernel._get_kernel_context()
+        if name == "shared":
+            with self.lock:
+                if not isinstance(context.shared._allocations, _SharedArrays):
+                    context.shared._allocations = _SharedArrays()
+        return getattr(context, name)
 
 
 cuda = _Cuda()
