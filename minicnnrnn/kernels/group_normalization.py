@@ -27,10 +27,11 @@ from minicnnrnn.kernels.normalization import (
 )
 from minicnnrnn.kernels.panel import address, floats
 from minicnnrnn.kernels.reduce import (
-    block_sum,
     column_sums,
     launch_column_sums,
     parts_of_columns,
+    team_for,
+    team_sum,
 )
 
 # ---------------------------------------------------------------------------------------
@@ -456,30 +457,38 @@ def group_norm_backward_weight_cpu(dgamma, dbeta, x, dy, mean, inverse, ws):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A block for every group of every sample, whose threads walk through its elements and meet for the
-# sums; a row of a layer is the one group of a sample of one pixel. Gradients of scale and offset
+# A team of threads for every group of every sample: they walk through its elements and meet for the
+# sums. A row of a layer is the one group of a sample of one pixel. Gradients of scale and offset
 # are sums over columns.
 
 
 @gpu
-def _normalize_group(y, mean, inverse, x, gamma, beta, epsilon):
-    (_, S, C), G = x.shape, mean.shape[1]
-    n, g, size = cuda.blockIdx.x // G, cuda.blockIdx.x % G, C // G
+def _own_group(team, N, G):
+    """Sample and group of this thread; teams behind the last group do its work once more."""
+    number = cuda.blockIdx.x * (THREADS // team) + cuda.threadIdx.x // team
+    number = min(number, N * G - 1)
+    return number // G, number % G
+
+
+@gpu
+def _normalize_group(y, mean, inverse, x, gamma, beta, epsilon, team):
+    (N, S, C), G, t = x.shape, mean.shape[1], cuda.threadIdx.x % team
+    (n, g), size = _own_group(team, N, G), C // G
     count, base, total, squares = S * size, g * size, ZERO, ZERO
     first = x[n, 0, base]
-    for e in range(cuda.threadIdx.x, count, THREADS):
+    for e in range(t, count, team):
         total += x[n, e // size, base + e % size] - first
-    mu = np.float64(block_sum(total)) / count + np.float64(first)
+    mu = np.float64(team_sum(total, team)) / count + np.float64(first)
     near = np.float32(mu)
-    for e in range(cuda.threadIdx.x, count, THREADS):
+    for e in range(t, count, team):
         d = x[n, e // size, base + e % size] - near
         squares += d * d
-    variance = np.float64(block_sum(squares)) / count
+    variance = np.float64(team_sum(squares, team)) / count
     rate = np.float32(1 / math.sqrt(variance + epsilon))
     rest = np.float32((near - mu) * rate)  # what the mean lost when it was rounded
-    if cuda.threadIdx.x == 0:
+    if t == 0:
         mean[n, g], inverse[n, g] = near, rate
-    for e in range(cuda.threadIdx.x, count, THREADS):
+    for e in range(t, count, team):
         s, c = e // size, base + e % size
         v = (x[n, s, c] - near) * rate + rest
         if gamma.size:
@@ -488,31 +497,36 @@ def _normalize_group(y, mean, inverse, x, gamma, beta, epsilon):
 
 
 def group_norm_forward_cuda(y, mean, inverse, x, gamma, beta, epsilon, ws):
+    team = team_for(x.size // max(1, mean.size))
     arrays = y, mean, inverse, x, gamma, beta
-    launch(_normalize_group, mean.size, THREADS, *arrays, float(epsilon))
+    blocks = -(-mean.size * team // THREADS)
+    launch(_normalize_group, blocks, THREADS, *arrays, float(epsilon), team)
 
 
 @gpu
-def _differentiate_group(dx, x, dy, gamma, mean, inverse):
-    (_, S, C), G = x.shape, mean.shape[1]
-    n, g, size = cuda.blockIdx.x // G, cuda.blockIdx.x % G, C // G
+def _differentiate_group(dx, x, dy, gamma, mean, inverse, team):
+    (N, S, C), G, t = x.shape, mean.shape[1], cuda.threadIdx.x % team
+    (n, g), size = _own_group(team, N, G), C // G
     count, base, first, second = S * size, g * size, ZERO, ZERO
     near, rate = mean[n, g], inverse[n, g]
-    for e in range(cuda.threadIdx.x, count, THREADS):
+    for e in range(t, count, team):
         s, c = e // size, base + e % size
         d = dy[n, s, c] * gamma[c] if gamma.size else dy[n, s, c]
         first += d
         second += d * (x[n, s, c] - near)
     share = ONE / np.float32(count)
-    level, slope = block_sum(first) * share, block_sum(second) * share * (rate * rate)
-    for e in range(cuda.threadIdx.x, count, THREADS):
+    level = team_sum(first, team) * share
+    slope = team_sum(second, team) * share * (rate * rate)
+    for e in range(t, count, team):
         s, c = e // size, base + e % size
         d = dy[n, s, c] * gamma[c] if gamma.size else dy[n, s, c]
         dx[n, s, c] = rate * (d - level - (x[n, s, c] - near) * slope)
 
 
 def group_norm_backward_input_cuda(dx, x, dy, gamma, mean, inverse, ws):
-    launch(_differentiate_group, mean.size, THREADS, dx, x, dy, gamma, mean, inverse)
+    team = team_for(x.size // max(1, mean.size))
+    arrays = dx, x, dy, gamma, mean, inverse
+    launch(_differentiate_group, -(-mean.size * team // THREADS), THREADS, *arrays, team)
 
 
 @gpu

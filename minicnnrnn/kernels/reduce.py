@@ -30,6 +30,31 @@ def block_sum(value):
     return sums[0]
 
 
+def team_for(count: int) -> int:
+    """Threads that add up `count` numbers: a power of two, not above THREADS."""
+    team = 1
+    while team < THREADS and 4 * team < count:
+        team *= 2
+    return team
+
+
+@gpu
+def team_sum(value, team):
+    """As ``block_sum``, over each team of neighbouring threads that a block is divided into."""
+    sums = cuda.shared.array(THREADS, np.float32)
+    t = cuda.threadIdx.x
+    cuda.syncthreads()
+    sums[t] = value
+    cuda.syncthreads()
+    half = team // 2
+    while half > 0:
+        if t % team < half:
+            sums[t] += sums[t + half]
+        cuda.syncthreads()
+        half //= 2
+    return sums[t - t % team]
+
+
 @gpu
 def block_sum_wide(value):
     """As ``block_sum``, for float64."""
