@@ -138,9 +138,9 @@ def once(
 
     def decorate(function: Any) -> Any:
         if not JIT:
-            call = functools.wraps(function)(lambda arguments: function(*arguments))
-            call.function = function
-            return call
+            plain: Any = functools.wraps(function)(lambda arguments: function(*arguments))
+            plain.function = function
+            return plain
         symbol, kernel = f"minicnnrnn_{function.__name__}", Kernel(function, True, flags)
         cell = ctypes.c_void_p()
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)
