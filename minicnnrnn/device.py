@@ -349,12 +349,12 @@ class CudaDevice(Device):
     @contextmanager
     def writing(self, array: Any) -> Iterator[Any]:
         """Memory of the host, which the GPU gets when the block ends."""
-        host = self._staged.get(array.dtype)
-        if host is None or host.size < array.size:
-            host = self._staged[array.dtype] = np.empty(array.size, array.dtype)
-        view = host[: array.size].reshape(array.shape)
-        yield view
-        array[...] = view
+        staging = self._staged.get(array.dtype)
+        if staging is None:
+            staging = self._staged[array.dtype] = self._gpu.Staging(array.dtype)
+        memory = staging.memory(array.size)
+        yield memory.reshape(array.shape)
+        staging.send(array, memory)
 
 
 class Buffer:

@@ -190,3 +190,21 @@ def test_the_three_verbs_take_and_give_what_lies_where():
     before = float(np.square(np.asarray(y)).sum())
     model.update()
     assert float(np.square(np.asarray(model.forward(x)[0])).sum()) < before
+
+
+def test_out_of_memory_is_one_error_and_the_model_stays_usable(monkeypatch):
+    from numba import cuda
+
+    model, x = made("cnn", "cuda")
+    before, allocate = model.predict(x, verbose=0), cuda.device_array
+
+    def limited(shape, dtype):
+        if np.prod(shape) * np.dtype(dtype).itemsize > 100 * x.nbytes:
+            raise RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
+        return allocate(shape, dtype)
+
+    monkeypatch.setattr(cuda, "device_array", limited)
+    many = np.concatenate([x] * 101)
+    with pytest.raises(MemoryError, match=r"Expected [\d,]+ bytes of free .* Received: [\d,]+ "):
+        model.predict(many, batch_size=len(many), verbose=0)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)

@@ -90,3 +90,12 @@ def test_staged_memory_arrives():
     with device.writing(array) as memory:
         memory[...] = [[1, 2, 3], [4, 5, 6]]
     assert host(array).tolist() == [[1, 2, 3], [4, 5, 6]]
+    for number in range(5):  # longer and shorter ones, in both halves of the staging memory
+        part = array[: 1 + number % 2]
+        with device.writing(part) as memory:
+            memory[...] = number
+        assert (host(part) == number).all()
+    assert host(array).tolist() == [[4] * 3, [3] * 3]
+    with pytest.raises(KeyError), device.writing(array) as memory:
+        raise KeyError
+    assert host(array).tolist() == [[4] * 3, [3] * 3]

@@ -480,6 +480,43 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceArray:
         ) from error
 
 
+class Staging:
+    """Memory of the host by which batches reach a GPU, in two halves that take turns.
+
+    While the GPU fetches one half, the next batch is written to the other. Both are page-locked,
+    as a copy that goes on by itself wants it.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+    """
+
+    def __init__(self, dtype: Any) -> None:
+        self._dtype, self._halves, self._fetched = dtype, [np.empty(0, dtype)] * 2, [None, None]
+        self._turn = 0
+
+    def memory(self, size: int) -> Any:
+        """A vector for the next batch, once the GPU has fetched what was there."""
+        from numba import cuda as numba_cuda
+
+        self._turn = 1 - self._turn
+        fetched: Any = self._fetched[self._turn]
+        if fetched is not None:
+            fetched.synchronize()
+        if self._halves[self._turn].size < size:
+            self._halves[self._turn] = numba_cuda.pinned_array(size, self._dtype)
+        return self._halves[self._turn][:size]
+
+    def send(self, array: DeviceArray, memory: Any) -> None:
+        """Let the GPU fetch a vector that ``memory`` gave."""
+        from numba import cuda as numba_cuda
+
+        stream, fetched = numba_cuda.default_stream(), numba_cuda.event()
+        array.reshape(-1).handle.copy_to_device(memory, stream=stream)
+        fetched.record(stream)
+        self._fetched[self._turn] = fetched
+
+
 def free_memory() -> int:
     """Bytes of the GPU's memory that are free; much where it is simulated."""
     if SIMULATED:
