@@ -55,6 +55,22 @@ def test_one_element_and_none():
     assert none.reshape(4, 0).shape == (4, 0)
 
 
+def test_numpy_works_on_copies(array):
+    x = host(array)
+    for result, expected in (
+        (array - 2 * array, -x),
+        (np.tanh(array), np.tanh(x)),
+        (np.mean(array, axis=1), x.mean(axis=1)),
+        (x @ np.asarray(array).T, x @ x.T),
+        (array > 3, x > 3),
+    ):
+        assert isinstance(result, np.ndarray)
+        np.testing.assert_array_equal(result, expected)
+    np.multiply(array, 2, out=array)
+    array -= 1
+    np.testing.assert_array_equal(host(array), 2 * x - 1)
+
+
 def test_masks_meet():
     mask = gpu.upload(np.array([[1, 1], [0, 1]], np.uint8))
     mask &= gpu.upload(np.array([[1, 0], [1, 1]], np.uint8))

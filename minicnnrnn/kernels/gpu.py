@@ -287,11 +287,13 @@ def divided(index, by):
 # ---------------------------------------------------------------------------------------
 
 
-class DeviceArray:
+class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array in a GPU's memory.
 
     It has what layers need of an array: its shape, views of it, and copies to and from NumPy.
-    Arithmetic on it is done by kernels; ``np.asarray(array)`` copies it to the host.
+    Arithmetic on it is done by kernels. NumPy's functions and operators take it, too, so that a
+    layer or a loss of your own may be written in NumPy: they work on copies in the memory of the
+    host, which is slow.
 
     Attributes
     ----------
@@ -369,6 +371,15 @@ class DeviceArray:
             else:
                 self.handle[:] = host
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        (target,) = options.pop("out", (None,))
+        host = (np.asarray(a) if isinstance(a, DeviceArray) else a for a in inputs)
+        result = getattr(ufunc, method)(*host, **options)
+        if target is None:
+            return result
+        target[...] = result
+        return target
+
     def __iadd__(self, value: Any) -> "DeviceArray":
         """Add a number, or another array of this GPU."""
         if isinstance(value, DeviceArray):
@@ -378,7 +389,7 @@ class DeviceArray:
             over(_increase, self.size, self.reshape(-1), kind(value))
         return self
 
-    def __iand__(self, value: "DeviceArray") -> "DeviceArray":
+    def __iand__(self, value: Any) -> "DeviceArray":  # type: ignore[misc]
         """Keep the ones of a mask where another one has ones, too."""
         over(_both, self.size, self.reshape(-1), value.reshape(-1))
         return self
