@@ -1,7 +1,9 @@
 """The kernels, and the contract that all of them keep.
 
 **One file, one operation.** Each file holds, in this order: the mathematics (the NumPy
-reference), the CPU version (Numba ``@njit`` through ``jit.cpu``), the CUDA version.
+reference), the CPU version (Numba ``@njit`` through ``jit.cpu``), the CUDA version (numba-cuda's
+``@cuda.jit`` through ``gpu.gpu``). The arithmetic of one element is written once: what the CPU's
+loops do with numbers, in functions marked ``inner`` or ``cpu``, the GPU's threads call, too.
 
 **One name, one signature.** A public launcher is called::
 
