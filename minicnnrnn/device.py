@@ -3,6 +3,7 @@
 import importlib
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -327,6 +328,7 @@ class CudaDevice(Device):
         gpu.require()
         self._gpu = gpu
         self._staged: dict[Any, Any] = {}  # memory of the host by type
+        self._staging = threading.RLock()  # models of several threads share it
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         """An array on the GPU whose contents are undefined.
@@ -349,12 +351,13 @@ class CudaDevice(Device):
     @contextmanager
     def writing(self, array: Any) -> Iterator[Any]:
         """Memory of the host, which the GPU gets when the block ends."""
-        staging = self._staged.get(array.dtype)
-        if staging is None:
-            staging = self._staged[array.dtype] = self._gpu.Staging(array.dtype)
-        memory = staging.memory(array.size)
-        yield memory.reshape(array.shape)
-        staging.send(array, memory)
+        with self._staging:
+            staging = self._staged.get(array.dtype)
+            if staging is None:
+                staging = self._staged[array.dtype] = self._gpu.Staging(array.dtype)
+            memory = staging.memory(array.size)
+            yield memory.reshape(array.shape)
+            staging.send(array, memory)
 
 
 class Buffer:

@@ -188,7 +188,10 @@ class Targets:
         self._constant = None
         labels = self._none(0) if ignore is None else self.labels
         sampled = self._w(0 if w is None else w.size)
-        if w is not None:
+        if isinstance(w, np.ndarray):
+            with self.device.writing(sampled) as host:
+                host[...] = w.reshape(-1)
+        elif w is not None:
             sampled[...] = w.reshape(-1)
         steps = self._no_mask(0) if mask is None else mask.reshape(-1)
         reduction = REDUCTIONS.get(loss.reduction, codes.MEAN)

@@ -25,7 +25,7 @@ def segments_of(sizes):
 
 
 def clip(device, g, segments, threshold, kind):
-    g, sums = g.copy(), nans(PARTS, len(segments), dtype=np.float64)
+    g, sums = g.copy(), nans(PARTS, len(segments) + 2, dtype=np.float64)  # there may be more
     clip_gradient = kernel("clip", "clip_gradient", device)
     clip_gradient(g, sums, segments, np.array([threshold]), kind)
     return g

@@ -141,8 +141,8 @@ def _square_piece(sums, g, segments):
 
 
 @gpu
-def _scales(sums, threshold, kind):
-    count, c, everything = sums.shape[1], threshold[0], np.float64(0)
+def _scales(sums, count, threshold, kind):
+    c, everything = threshold[0], np.float64(0)
     for s in range(cuda.threadIdx.x, count, THREADS):
         for piece in range(1, PARTS):
             sums[0, s] += sums[piece, s]
@@ -165,7 +165,7 @@ def _clip_elements(g, sums, segments, threshold, kind):
 
 
 def clip_gradient_cuda(g, sums, segments, threshold, kind):
-    if kind != VALUE and sums.size:
+    if kind != VALUE and len(segments):
         launch(_square_piece, (PARTS, len(segments)), THREADS, sums, g, segments)
-        launch(_scales, 1, THREADS, sums, threshold, kind)
+        launch(_scales, 1, THREADS, sums, len(segments), threshold, kind)
     over(_clip_elements, g.size, g, sums, segments, threshold, kind)

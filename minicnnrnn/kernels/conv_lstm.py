@@ -249,7 +249,7 @@ def _forward_units(
     old, new, tape = slots
     F = by_F[0]
     for i in range(cuda.grid(1), h.shape[1] * F, cuda.gridsize(1)):
-        row, j = divided(i, by_F)
+        row, j = i // F, i % F
         n, pixel = divided(row, by_P)
         value, state = h[old, row, j], c[old, row, j]
         if counts(mask, n, time):
@@ -286,7 +286,7 @@ def _backward_units(
     by_F, by_P = divisors
     F, output = by_F[0], step - T + dy.shape[1]
     for i in range(cuda.grid(1), dh.size, cuda.gridsize(1)):
-        row, j = divided(i, by_F)
+        row, j = i // F, i % F
         n, pixel = divided(row, by_P)
         total, state = ZERO, ZERO
         if step < T - 1:

@@ -507,7 +507,7 @@ def _forward_elements(y, x, w, b, sizes, steps, divisors, relu):
     by_OH, by_OW, by_F, by_M = divisors
     F = by_F[0]
     for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
-        pixel, f = divided(i, by_F)
+        pixel, f = i // F, i % F  # there may be more elements than `divided` takes
         n, v = divided(pixel, by_OW)
         n, h = divided(n, by_OH)
         c, _ = divided(f, by_M)
@@ -538,7 +538,7 @@ def _input_elements(dx, dy, w, pixels, sizes, phase_h, phase_w, by_C):
     (j0, j1, h0, h1), (k0, k1, w0, w1) = phase_h[4], phase_w[4]
     C, F = by_C[0], by_C[0] * M
     for i in range(cuda.grid(1), pixels * C, cuda.gridsize(1)):
-        pixel, c = divided(i, by_C)
+        pixel, c = i // C, i % C
         n, column = divided(pixel, phase_w[1])
         n, row = divided(n, phase_h[1])
         total = ZERO

@@ -93,7 +93,9 @@ class GpuFunction:
         """What numba-cuda makes of a kernel."""
         from numba import cuda as numba_cuda
 
-        return numba_cuda.jit(_quiet(self.resolved) if SIMULATED else self.resolved)
+        if SIMULATED:
+            return numba_cuda.jit(_quiet(self.resolved))
+        return numba_cuda.jit(self.resolved, lto=False)  # compiled as the table of kernels says
 
     @functools.cached_property
     def callee(self) -> Any:
@@ -356,8 +358,13 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         if isinstance(value, DeviceArray):
             if self.contiguous and value.contiguous and value.shape == self.shape:
                 over(_copy, self.size, self.reshape(-1), value.reshape(-1))
-            else:
+            elif SIMULATED:
                 self.handle[:] = value.handle
+            else:  # on a stream that is named, nobody waits for the copy
+                from numba import cuda as numba_cuda
+
+                stream = numba_cuda.default_stream()
+                self.handle.setitem(slice(None), value.handle, stream=stream)
         elif isinstance(value, int | float | np.generic) and self.contiguous:
             over(_fill, self.size, self.reshape(-1), kind(value))
         elif isinstance(value, list | tuple) and self.size == len(value) <= 8 and self.contiguous:
@@ -385,8 +392,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         if isinstance(value, DeviceArray):
             over(_add, self.size, self.reshape(-1), value.reshape(-1))
         else:
-            kind = float if self.dtype.kind == "f" else int
-            over(_increase, self.size, self.reshape(-1), kind(value))
+            over(_increase, self.size, self.reshape(-1), self.dtype.type(value))
         return self
 
     def __iand__(self, value: Any) -> "DeviceArray":  # type: ignore[misc]

@@ -226,7 +226,11 @@ class Recurrent(Layer):
     def end(self, states: list[Any], T: int) -> None:
         """Keep the states after the last step, for the next batch of a stateful layer."""
         if self.stateful:
-            self._last = [np.array(state[T % len(state)]) for state in states]
+            self._last = []
+            for i, state in enumerate(states):
+                last = self.buffer(f"last {i}", *state.shape[1:])
+                last[...] = state[T % len(state)]
+                self._last.append(last)
 
     def unbuild(self) -> None:
         """Forget what ``build`` did, and the states."""
