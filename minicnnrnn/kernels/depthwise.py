@@ -33,6 +33,7 @@ from minicnnrnn.kernels.jit import (
     split,
 )
 from minicnnrnn.kernels.panel import PANEL, VECTOR, address, floats, grain, integers
+from minicnnrnn.kernels.reduce import lane_sum
 from minicnnrnn.kernels.window import BY_PIXELS, phases_along
 
 # ---------------------------------------------------------------------------------------
@@ -573,22 +574,6 @@ def _parts_of_gradient(pixels):
 
 
 @gpu
-def _lane_sum(value):
-    """The sum over the slices, in a fixed order, of what one lane's threads have."""
-    sums = cuda.shared.array(THREADS, np.float32)
-    t = cuda.threadIdx.x
-    sums[t] = value
-    cuda.syncthreads()
-    half = THREADS // 2
-    while half >= LANES:
-        if t < half:
-            sums[t] += sums[t + half]
-        cuda.syncthreads()
-        half //= 2
-    return sums[t % LANES]
-
-
-@gpu
 def _weight_parts(ws, x, dy, size, sizes, steps, divisors):
     """Part blockIdx.y of the sums over pixels: a row for each tap, and the bias where wanted."""
     H, W, C, KH, OH, OW, pixels = sizes
@@ -618,7 +603,7 @@ def _weight_parts(ws, x, dy, size, sizes, steps, divisors):
         while h >= OH:
             h -= OH
             n += 1
-    total = _lane_sum(total)
+    total = lane_sum(total, LANES)
     if slice_ == 0 and element < size:
         ws[part * size + element] = total
 

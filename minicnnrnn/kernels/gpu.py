@@ -27,7 +27,7 @@ BLOCKS = 2 if SIMULATED else 2048  # at most, where threads walk through the ite
 TABLE = 4096  # elements of an array of the host that a kernel may read, at most
 
 
-class _SharedArrays(dict):  # type: ignore[type-arg]
+class _SharedArrays(dict[Any, Any]):
     """Shared arrays of a simulated block by the line that asks for them.
 
     The simulator looks for one and makes it if there is none, and two threads that do so at the
@@ -37,12 +37,12 @@ class _SharedArrays(dict):  # type: ignore[type-arg]
     def __init__(self) -> None:
         self.lock = threading.Lock()
 
-    def get(self, line: Any) -> Any:  # type: ignore[override]
+    def get(self, line: Any, default: Any = None) -> Any:
         self.lock.acquire()
         found = super().get(line)
         if found is not None:
             self.lock.release()
-        return found
+        return default if found is None else found
 
     def __setitem__(self, line: Any, array: Any) -> None:
         super().__setitem__(line, array)
@@ -395,6 +395,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             over(_increase, self.size, self.reshape(-1), self.dtype.type(value))
         return self
 
+    # The operators of NumPy return arrays of the host; in place, an array stays on the GPU.
     def __iand__(self, value: Any) -> "DeviceArray":  # type: ignore[misc]
         """Keep the ones of a mask where another one has ones, too."""
         over(_both, self.size, self.reshape(-1), value.reshape(-1))

@@ -627,7 +627,8 @@ def _sum_part(x, mask, parts, ws):
                 count += ONE
                 first += v
                 second += v * v
-    count, first, second = lane_sum(count), lane_sum(first), lane_sum(second)
+    count = lane_sum(count, LANES)
+    first, second = lane_sum(first, LANES), lane_sum(second, LANES)
     if row == 0 and c < C:
         at = C + 4 * part * C + c
         ws[at], ws[at + C], ws[at + 2 * C], ws[at + 3 * C] = shift, first, second, count

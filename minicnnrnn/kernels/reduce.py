@@ -101,20 +101,23 @@ def parts_of_columns(R: int) -> int:
 
 
 @gpu
-def lane_sum(value):
-    """The sum of one float32 from every row of lanes, lane by lane; all threads get it."""
+def lane_sum(value, lanes):
+    """The sum of one float32 from every row of lanes, lane by lane; all threads get it.
+
+    `lanes` is a power of two.
+    """
     sums = cuda.shared.array(THREADS, np.float32)
     t = cuda.threadIdx.x
     cuda.syncthreads()
     sums[t] = value
     cuda.syncthreads()
     half = THREADS // 2
-    while half >= LANES:
+    while half >= lanes:
         if t < half:
             sums[t] += sums[t + half]
         cuda.syncthreads()
         half //= 2
-    return sums[t % LANES]
+    return sums[t % lanes]
 
 
 def column_sums(term: Any) -> Any:
@@ -137,7 +140,7 @@ def column_sums(term: Any) -> Any:
                 one, two = term(operands, r, c)
                 first += one
                 second += two
-        first, second = lane_sum(first), lane_sum(second)
+        first, second = lane_sum(first, LANES), lane_sum(second, LANES)
         if cuda.threadIdx.x < LANES and c < C:
             ws[2 * part * C + c] = first
             ws[(2 * part + 1) * C + c] = second
