@@ -386,8 +386,9 @@ class Buffer:
         if view is None:
             size = int(np.prod(shape, dtype=np.int64))
             if self.memory is None or self.memory.size < size:
-                self.memory = self.device.empty((size,), self.dtype)
                 self._views.clear()
+                self.memory = None  # so that there are never two
+                self.memory = self.device.empty((size,), self.dtype)
             elif len(self._views) > 64:  # sequences of ever new lengths
                 self._views.clear()
             view = self._views[shape] = self.memory[:size].reshape(shape)

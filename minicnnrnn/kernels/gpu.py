@@ -302,14 +302,16 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     shape : tuple of int
     dtype : numpy.dtype
     size, ndim : int
+    base : DeviceArray or None
+        The array whose memory this one shows, if it is a view.
     handle
         numba-cuda's array.
     """
 
-    __slots__ = ("contiguous", "dtype", "handle", "ndim", "shape", "size")
+    __slots__ = ("base", "contiguous", "dtype", "handle", "ndim", "shape", "size")
 
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
+    def __init__(self, handle: Any, base: "DeviceArray | None" = None) -> None:
+        self.handle, self.base = handle, base
         self.shape: tuple[int, ...] = tuple(handle.shape)
         self.dtype = np.dtype(handle.dtype)
         self.size, self.ndim = math.prod(self.shape), len(self.shape)
@@ -333,14 +335,15 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             return self
         if not self.size:  # numba-cuda reshapes no empty array
             return _nothing(wanted, self.dtype.str)
-        return DeviceArray(self.handle.reshape(*wanted))
+        return DeviceArray(self.handle.reshape(*wanted), self.base or self)
 
     def __getitem__(self, key: Any) -> Any:
         """A view for slices; a number, read from the GPU, for one index an axis."""
         if key is Ellipsis:
             return self
         found = self.handle[key]
-        return DeviceArray(found) if hasattr(found, "__cuda_ndarray__") else found
+        view = hasattr(found, "__cuda_ndarray__")
+        return DeviceArray(found, self.base or self) if view else found
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy a number, some numbers, a NumPy array or another array of this GPU here."""

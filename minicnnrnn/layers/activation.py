@@ -114,7 +114,7 @@ class ActivationFunction:
         """The gradient with respect to `z`; `dy` itself where that is the same."""
         if self.fused or self.code == codes.LINEAR:
             return dy
-        kernels, dz = self.layer.kernels, self.layer.buffer("dz", *dy.shape)
+        kernels, dz = self.layer.kernels, self.layer.gradient("dz", *dy.shape)
         y, z = self._saved
         if self.name in ROWS:
             rows = (array.reshape(-1, dy.shape[-1]) for array in (dz, dy, y))
@@ -190,7 +190,7 @@ class Rectifier(ActivationFunction):
 
     def backward(self, dy: Any) -> Any:
         """The gradient with respect to `z`."""
-        dz = self.layer.buffer("dz", *dy.shape)
+        dz = self.layer.gradient("dz", *dy.shape)
         arrays = (array.reshape(-1) for array in (dz, dy, self._saved))
         self.layer.kernels.relu_backward(*arrays, *self._parameters)
         return dz
@@ -363,7 +363,7 @@ class Softmax(Activation):
         if self._is_last(dy.ndim) or not input_gradient:
             return super().backward(dy, input_gradient)
         order, z = self._order(dy.ndim), self._saved
-        dz, dx = self._moved("dz", dy, order), self.buffer("dx", *dy.shape)
+        dz, dx = self._moved("dz", dy, order), self.gradient("dx", *dy.shape)
         rows, probabilities = (a.reshape(-1, self._columns(dy.shape)) for a in (dz, z))
         self.kernels.softmax_backward(rows, rows, probabilities)
         permute(self.kernels, dx, dz, inverse(order))
@@ -459,6 +459,6 @@ class PReLU(Layer):
             self.kernels.prelu_backward_weight(weight.gradient.reshape(slopes), dy5, x5, ws)
         if not input_gradient:
             return None
-        dx = self.buffer("dx", *dy.shape)
+        dx = self.gradient("dx", *dy.shape)
         self.kernels.prelu_backward_input(dx.reshape(axes), dy5, x5, weight.value.reshape(slopes))
         return dx

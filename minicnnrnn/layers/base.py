@@ -291,6 +291,16 @@ class Layer(Recorded):
             found = self._buffers[name] = Buffer(self.device, dtype)
         return found(*shape)
 
+    def gradient(self, name: str, *shape: int) -> Any:
+        """Memory for a gradient that the layer below reads, and nobody afterwards."""
+        assert self.context is not None
+        return self.context.gradients.take((id(self), name), *shape)
+
+    def give_back(self, gradient: Any, *wanted: Any) -> None:
+        """Say that nobody reads this gradient any more, unless it is one that is still wanted."""
+        assert self.context is not None
+        self.context.gradients.give_back(gradient, *wanted)
+
     def allocate(self) -> None:
         """Make sure that the weights have values."""
         if self.context is None:
@@ -319,9 +329,15 @@ class Layer(Recorded):
             self.context.streams += 1
         return self._stream
 
-    def workspace(self, size: int) -> tuple[Any, bool]:
-        """The kernels' workspace, and whether weights have to be packed into it (again)."""
+    def workspace(self, size: int, training: bool = False) -> tuple[Any, bool]:
+        """The kernels' workspace, and whether weights have to be packed into it (again).
+
+        Every train step changes the weights, so that nothing is worth keeping until the next one:
+        all layers of a model train in the same memory. Predictions find theirs as they left it.
+        """
         assert self.context is not None
+        if training:
+            return self.context.workspace(max(size, 1)), True
         ws = self.buffer("workspace", max(size, 1))
         state = (self.context.parameters.version, id(self._buffers["workspace"].memory))
         stale = state != self._prepared

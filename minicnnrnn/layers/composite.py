@@ -4,7 +4,7 @@ They are this package's own: in Keras, the functional API and its merge layers d
 Inception and U-Net need nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minicnnrnn.kernels import codes
@@ -71,21 +71,33 @@ class Parallel(Container):
                 left = both
         return [y for y, _ in results], left
 
-    def gather(self, gradients: list[Any], input_gradient: bool, gate: Any = None) -> Any:
-        """Go back through the branches with these gradients; the sum of what arrives.
+    def gather(
+        self,
+        gradient_of: Callable[[int], Any],
+        kept: Sequence[Any],
+        input_gradient: bool,
+        gate: Any = None,
+    ) -> Any:
+        """Go back through the branches; the sum of what arrives.
 
-        It is zero where a gate is not above zero, if there is one and more than one branch.
+        Parameters
+        ----------
+        gradient_of : function that makes the gradient of a branch's output, given its number
+        kept : device arrays whose memory is not to be given back
+        input_gradient : bool
+        gate : device array, optional
+            The sum is zero where this is not above zero, if there is more than one branch.
         """
-        total, arrived = None, 0
-        for branch, dy in zip(self._branches, gradients, strict=True):
+        total, last = None, len(self._branches) - 1
+        for i, branch in enumerate(self._branches):
+            dy = gradient_of(i)
             dx = branch.run_backward(dy, input_gradient)
-            if not input_gradient:
-                continue
+            self.give_back(dy, dx, total, *kept)
             if total is not None:
-                arrived += 1
-                held = self.buffer(f"dx {arrived}", *dx.shape)
-                last = arrived == len(self._branches) - 1
-                self.merge(held, total, dx, gate=gate if last else None)
+                held = self.gradient(f"dx {i}", *dx.shape)
+                self.merge(held, total, dx, gate=gate if i == last else None)
+                self.give_back(total, *kept)
+                self.give_back(dx, *kept)
                 dx = held
             total = dx
         return total
@@ -167,7 +179,9 @@ class Residual(Parallel, Neighbour):
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Both ways get the gradient of the sum."""
         dz = dy if self._undone else self.activation.backward(dy)
-        return self.gather([dz, dz], input_gradient, self._gate)
+        dx = self.gather(lambda branch: dz, (dy, dz), input_gradient, self._gate)
+        self.give_back(dz, dy, dx)
+        return dx
 
     def run_among(
         self, layers: Sequence[Layer], index: int, x: Any, mask: Any, training: bool
@@ -269,33 +283,33 @@ class Branches(Parallel):
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Take the merge apart, then go back through all branches."""
+        if len(self._branches) > 1 and self.merging == "concat":
+            return self.gather(lambda branch: self._part(dy, branch), (dy,), input_gradient)
+        parts = self._parts(dy)
+        dx = self.gather(parts.__getitem__, (dy, *parts), input_gradient)
+        for part in parts:
+            self.give_back(part, dy, dx)
+        return dx
+
+    def _parts(self, dy: Any) -> list[Any]:
         count = len(self._branches)
         if count == 1:
-            parts = [dy]
-        elif self.merging == "concat":
-            parts = self._part(dy)
-        elif self._code == codes.ADD:
-            parts = [self._scaled(dy, count)] * count
-        else:
-            parts = self._unmerge(dy)
-        return self.gather(parts, input_gradient)
+            return [dy]
+        return [self._scaled(dy, count)] * count if self._code == codes.ADD else self._unmerge(dy)
 
-    def _part(self, dy: Any) -> list[Any]:
-        parts, offset = [], 0
-        for i, given in enumerate(self._saved):
-            C = given.shape[-1]
-            dx = self.buffer(f"dy {i}", *given.shape)
-            self.kernels.concatenate_backward(
-                dx.reshape(-1, C), dy.reshape(-1, dy.shape[-1]), offset
-            )
-            parts.append(dx)
-            offset += C
-        return parts
+    def _part(self, dy: Any, branch: int) -> Any:
+        """What a join took from this branch."""
+        offset, given = sum(y.shape[-1] for y in self._saved[:branch]), self._saved[branch]
+        part = self.gradient(f"dy {branch}", *given.shape)
+        self.kernels.concatenate_backward(
+            part.reshape(-1, given.shape[-1]), dy.reshape(-1, dy.shape[-1]), offset
+        )
+        return part
 
     def _scaled(self, dy: Any, count: int) -> Any:
         if self.merging == "add":
             return dy
-        scaled, none = self.buffer("dy", *dy.shape), self.buffer("none", 0)
+        scaled, none = self.gradient("dy", *dy.shape), self.buffer("none", 0)
         self.kernels.merge_backward(
             scaled.reshape(-1), none, dy.reshape(-1), none, none, 1 / count, codes.ADD
         )
@@ -306,7 +320,7 @@ class Branches(Parallel):
         parts: list[Any] = []
         for i in reversed(range(1, len(self._branches))):
             a, b = self._saved[2 * i - 2], self._saved[2 * i - 1]
-            da, db = self.buffer(f"da {i}", *dy.shape), self.buffer(f"db {i}", *dy.shape)
+            da, db = self.gradient(f"da {i}", *dy.shape), self.gradient(f"db {i}", *dy.shape)
             flat = (array.reshape(-1) for array in (da, db, dy, a, b))
             self.kernels.merge_backward(*flat, 1.0, self._code)
             parts.insert(0, db)

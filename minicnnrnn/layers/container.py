@@ -264,9 +264,12 @@ class Chain(Container):
         """
         ran = self._saved  # without the layers that others stood for
         lowest = 0 if input_gradient else self._lowest_trained(ran)
-        for layer in reversed(ran[lowest + 1 :]):
-            dy = layer.run_backward(dy, True)
-        return ran[lowest].run_backward(dy, input_gradient) if ran else dy
+        given = dx = dy
+        for layer in reversed(ran[lowest:]):
+            dx = layer.run_backward(dy, input_gradient or layer is not ran[lowest])
+            self.give_back(dy, given, dx)
+            dy = dx
+        return dx
 
     def _lowest_trained(self, layers: list[Layer]) -> int:
         """The first layer with weights to train: nobody asks for gradients below it."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minicnnrnn.device import Device
+from minicnnrnn.device import Buffer, Device
+from minicnnrnn.layers.relay import Relay
 from minicnnrnn.parameters import Parameters, Weight
 from minicnnrnn.random import generator
 
@@ -41,21 +42,29 @@ class Context:
         self.random_state[0] = generator(seed, "kernels").integers(2**62)
         self.penalty = device.zeros((1,), np.float64)  # what layers add to the loss of a batch
         self.parameters = Parameters([], device)
+        self.workspace = Buffer(device)  # in which the kernels of all layers train, one by one
+        self.gradients = Relay(device)  # of what layers compute, on the way down
         self.streams = 0  # random layers so far: each draws from a stream of its own
         self.lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets: all but the lock."""
-        return {name: value for name, value in self.__dict__.items() if name != "lock"}
+        """What a copy gets: all but the lock, and the memory of a step."""
+        own = ("lock", "workspace", "gradients")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"lock": threading.RLock()}
+        self.__dict__ |= state | {"lock": threading.RLock()} | self._memory(state["device"])
+
+    @staticmethod
+    def _memory(device: Device) -> dict[str, Any]:
+        return {"workspace": Buffer(device), "gradients": Relay(device)}
 
     def moved(self, device: Device) -> dict[str, Any]:
         """What changes when the model moves to another device, parameters apart."""
         state, penalty = device.empty((2,), np.int64), device.zeros((1,), np.float64)
         state[...] = np.asarray(self.random_state)
-        return {"device": device, "random_state": state, "penalty": penalty}
+        moved = {"device": device, "random_state": state, "penalty": penalty}
+        return moved | self._memory(device)
 
     def adopt(self, weights: list[Weight]) -> None:
         """Lay out the parameters for these weights; values that exist are kept."""

@@ -251,9 +251,8 @@ class Conv(BaseConv, Neighbour):
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """Convolve, add the bias, activate."""
         relu = self.activation.is_relu
-        z, ws = self._convolve(x, relu)
-        y = self.activation.forward(z, applied=relu)
-        self._saved = x, y, ws
+        y = self.activation.forward(self._convolve(x, relu, training), applied=relu)
+        self._saved = x, y
         return y, self.pass_mask(mask)
 
     def run_among(
@@ -276,14 +275,14 @@ class Conv(BaseConv, Neighbour):
         ):
             return *self.run_forward(x, mask, training), 1
         relu = relu_at(layers, index + 2)
-        return self._convolve(x, relu, behind)[0], None, 3 if relu else 2
+        return self._convolve(x, relu, training, behind), None, 3 if relu else 2
 
     def _convolve(
-        self, x: Any, relu: bool, normalization: BatchNormalization | None = None
-    ) -> tuple[Any, Any]:
-        """The outputs, and the workspace with the packed weights."""
+        self, x: Any, relu: bool, training: bool, normalization: BatchNormalization | None = None
+    ) -> Any:
+        """The outputs, before an activation other than a relu."""
         plan = self.plan(x.shape)
-        ws, stale = self.workspace(plan.workspace)
+        ws, stale = self.workspace(plan.workspace, training)
         w, b = self.weights[0].value.reshape(plan.w), self.bias_value()
         packed: Any = plan.algorithm, normalization and normalization.version
         stale = stale or self._packed != packed
@@ -291,12 +290,13 @@ class Conv(BaseConv, Neighbour):
             w, b = self._normalized(w, b, normalization, stale)
         if stale:
             self.kernel_of(plan.algorithm, "prepare")(w, self.groups, ws)
+        if not training:
             self._packed = packed
         z = self.buffer("y", *plan.outputs)
         self.kernel_of(plan.algorithm, "forward")(
             z.reshape(plan.y), x.reshape(plan.x), w, b, *plan.integers, self.groups, int(relu), ws
         )
-        return z, ws
+        return z
 
     def _normalized(
         self, w: Any, b: Any, normalization: BatchNormalization, stale: bool
@@ -311,9 +311,9 @@ class Conv(BaseConv, Neighbour):
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of kernel, bias and input."""
-        (x, y, ws), weight = self._saved, self.weights[0]
+        (x, y), weight = self._saved, self.weights[0]
         plan = self.plan(x.shape)
-        self._packed = ""  # a backward pass takes the whole workspace
+        ws, _ = self.workspace(plan.workspace, training=True)
         if self.activation.is_relu and max(self.kernel_size) > 1:
             # The kernels undo the relu while they read dy: it takes no pass of its own.
             dz, y = dy.reshape(plan.y), y.reshape(plan.y)
@@ -324,12 +324,13 @@ class Conv(BaseConv, Neighbour):
             self.kernel_of(plan.algorithm, "backward_weight")(
                 dw, db, x.reshape(plan.x), dz, y, *plan.integers, self.groups, ws
             )
-        if not input_gradient:
-            return None
-        dx, w = self.buffer("dx", *x.shape), weight.value.reshape(plan.w)
-        self.kernel_of(plan.algorithm, "backward_input")(
-            dx.reshape(plan.x), dz, y, w, *plan.integers, self.groups, ws
-        )
+        dx = None
+        if input_gradient:
+            dx, w = self.gradient("dx", *x.shape), weight.value.reshape(plan.w)
+            self.kernel_of(plan.algorithm, "backward_input")(
+                dx.reshape(plan.x), dz, y, w, *plan.integers, self.groups, ws
+            )
+        self.give_back(dz, dy)
         return dx
 
 

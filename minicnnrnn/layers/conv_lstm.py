@@ -173,14 +173,16 @@ class ConvLSTM(Recurrent):
         total = place_cell + self.kernels.conv_lstm_workspace(F)
         return Plan(image, state, over_x, over_h, algorithms, (place_h, place_cell), total)
 
-    def _workspaces(self, plan: Plan) -> tuple[Any, Any, Any]:
+    def _workspaces(self, plan: Plan, training: bool, packed: bool = True) -> tuple[Any, Any, Any]:
         """Those of the input's convolution, the state's and the cell, weights packed."""
-        ws, stale = self.workspace(plan.workspace)
+        ws, stale = self.workspace(plan.workspace, training)
         place_h, place_cell = plan.places
         parts = ws[:place_h], ws[place_h:place_cell], ws[place_cell:]
-        if stale or self._packed != (plan.algorithms, plan.places):
+        stale = stale or self._packed != (plan.algorithms, plan.places)
+        if packed and stale:
             for algorithm, weight, part in zip(plan.algorithms, self.weights, parts):
                 self._kernel(algorithm, "prepare")(self._five(weight.value), 1, part)
+        if not training:
             self._packed = plan.algorithms, plan.places
         return parts
 
@@ -199,7 +201,7 @@ class ConvLSTM(Recurrent):
         plan = self._plan(x.shape)
         P, slots = math.prod(plan.state), T + 1 if training else 2
         w, u = (self._five(weight.value) for weight in self.weights[:2])
-        ws_x, ws_h, ws = self._workspaces(plan)
+        ws_x, ws_h, ws = self._workspaces(plan, training)
         steps = self.buffer("no mask", 0, 0, dtype=np.uint8) if mask is None else mask
         backwards = int(self.go_backwards)
         keep_x, keep_h = self.draw(training, math.prod(plan.image), N, P, F)
@@ -230,7 +232,7 @@ class ConvLSTM(Recurrent):
                 y, h, c, gates, nothing if empty else seen, steps, *self.codes, T, s, backwards, ws
             )
         self.end([h, c], T)
-        self._saved = (x.shape, xs, kept, c, gates, steps, keep_x, keep_h, (ws_x, ws_h, ws))
+        self._saved = (x.shape, xs, kept, c, gates, steps, keep_x, keep_h)
         lengths = plan.state[3 - self.rank :]
         if self.return_sequences:
             return y.reshape(N, T, *lengths, F), mask
@@ -245,10 +247,10 @@ class ConvLSTM(Recurrent):
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Go back in time; then the weights' gradients, as one convolution over all steps."""
-        x_shape, xs, kept, c, gates, mask, keep_x, keep_h, (ws_x, ws_h, ws) = self._saved
+        x_shape, xs, kept, c, gates, mask, keep_x, keep_h = self._saved
         N, T, F, kernels = x_shape[0], x_shape[1], self.filters, self.kernels
         plan, backwards = self._plan(x_shape), int(self.go_backwards)
-        self._packed = ()  # a backward pass takes the whole workspace
+        ws_x, ws_h, ws = self._workspaces(plan, training=True, packed=False)
         P = math.prod(plan.state)
         w, u = (self._five(weight.value) for weight in self.weights[:2])
         no_relu, nothing = self.buffer("no relu", *(0,) * 5), self.buffer("nothing", 0, 0, 0)
@@ -276,11 +278,12 @@ class ConvLSTM(Recurrent):
             weight_h(du, no_bias, history, dsums, no_relu, *plan.over_h, ws_h)
         if not input_gradient:
             return None
-        dxs, dx = self.buffer("dx by step", *xs.shape), self.buffer("dx", *x_shape)
+        dxs, dx = self.gradient("dx by step", *xs.shape), self.gradient("dx", *x_shape)
         back_x(dxs, dsums, no_relu, w, *plan.over_x, ws_x)
         kernels.steps_forward(
             dx.reshape(N, T, -1), dxs.reshape(T, N, -1), keep_x, FROM_STEPS, backwards
         )
+        self.give_back(dxs)
         return dx
 
 

@@ -146,29 +146,34 @@ class ConvTranspose(BaseConv):
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """Spread, add the bias, activate."""
         plan = self.plan(x.shape)
-        w, (ws, _) = self.weights[0].value.reshape(plan.w), self.workspace(plan.workspace)
+        ws, _ = self.workspace(plan.workspace, training)
+        w = self.weights[0].value.reshape(plan.w)
         z, relu = self.buffer("y", *plan.outputs), self.activation.is_relu
         self.kernels.conv_transpose_forward(
             z.reshape(plan.y), x.reshape(plan.x), w, self.bias_value(), *plan.integers,
             int(relu), ws,
         )  # fmt: skip
-        self._saved = x, ws
+        self._saved = x
         return self.activation.forward(z, applied=relu), self.pass_mask(mask)
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of kernel, bias and input."""
-        (x, ws), weight = self._saved, self.weights[0]
+        x, weight = self._saved, self.weights[0]
         plan = self.plan(x.shape)
+        ws, _ = self.workspace(plan.workspace, training=True)
         dz = self.activation.backward(dy).reshape(plan.y)
         if weight.trainable:
             dw, db = weight.gradient.reshape(plan.w), self.bias_gradient()
             self.kernels.conv_transpose_backward_weight(
                 dw, db, x.reshape(plan.x), dz, *plan.integers, ws
             )
-        if not input_gradient:
-            return None
-        dx, w = self.buffer("dx", *x.shape), weight.value.reshape(plan.w)
-        self.kernels.conv_transpose_backward_input(dx.reshape(plan.x), dz, w, *plan.integers, ws)
+        dx = None
+        if input_gradient:
+            dx, w = self.gradient("dx", *x.shape), weight.value.reshape(plan.w)
+            self.kernels.conv_transpose_backward_input(
+                dx.reshape(plan.x), dz, w, *plan.integers, ws
+            )
+        self.give_back(dz, dy)
         return dx
 
 

@@ -159,25 +159,27 @@ class Dense(Layer):
         w, b = self.weights[0].value, self.bias_value()
         C, F = w.shape
         rows = x.reshape(-1, C)
-        ws, stale = self.workspace(self.kernels.dense_workspace(len(rows), C, F))
+        ws, stale = self.workspace(self.kernels.dense_workspace(len(rows), C, F), training)
         if stale:
             self.kernels.dense_prepare(w, ws)
         z = self.buffer("y", *x.shape[:-1], F)
         relu = self.activation.is_relu
         self.kernels.dense_forward(z.reshape(-1, F), rows, w, b, int(relu), ws)
-        self._saved = x, ws
+        self._saved = x
         return self.activation.forward(z, applied=relu), mask
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of kernel, bias and input."""
-        (x, ws), weight = self._saved, self.weights[0]
+        x, weight = self._saved, self.weights[0]
         C, F = weight.shape
+        ws, _ = self.workspace(self.kernels.dense_workspace(x.size // C, C, F), training=True)
         dz = self.activation.backward(dy).reshape(-1, F)
         if weight.trainable:
             rows, db = x.reshape(-1, C), self.bias_gradient()
             self.kernels.dense_backward_weight(weight.gradient, db, rows, dz, ws)
-        if not input_gradient:
-            return None
-        dx = self.buffer("dx", *x.shape)
-        self.kernels.dense_backward_input(dx.reshape(-1, C), dz, weight.value, ws)
+        dx = None
+        if input_gradient:
+            dx = self.gradient("dx", *x.shape)
+            self.kernels.dense_backward_input(dx.reshape(-1, C), dz, weight.value, ws)
+        self.give_back(dz, dy)
         return dx

@@ -74,29 +74,32 @@ class DepthwiseConv(BaseDepthwise):
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """Convolve every channel, add the bias, activate."""
         plan = self.plan(x.shape)
-        w, (ws, _) = self.weights[0].value.reshape(plan.w), self.workspace(plan.workspace)
+        ws, _ = self.workspace(plan.workspace, training)
+        w = self.weights[0].value.reshape(plan.w)
         z, relu = self.buffer("y", *plan.outputs), self.activation.is_relu
         self.kernels.depthwise_forward(
             z.reshape(plan.y), x.reshape(plan.x), w, self.bias_value(), *plan.integers,
             int(relu), ws,
         )  # fmt: skip
-        self._saved = x, ws
+        self._saved = x
         return self.activation.forward(z, applied=relu), self.pass_mask(mask)
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of kernel, bias and input."""
-        (x, ws), weight = self._saved, self.weights[0]
+        x, weight = self._saved, self.weights[0]
         plan = self.plan(x.shape)
+        ws, _ = self.workspace(plan.workspace, training=True)
         dz = self.activation.backward(dy).reshape(plan.y)
         if weight.trainable:
             dw, db = weight.gradient.reshape(plan.w), self.bias_gradient()
             self.kernels.depthwise_backward_weight(
                 dw, db, x.reshape(plan.x), dz, *plan.integers, ws
             )
-        if not input_gradient:
-            return None
-        dx, w = self.buffer("dx", *x.shape), weight.value.reshape(plan.w)
-        self.kernels.depthwise_backward_input(dx.reshape(plan.x), dz, w, *plan.integers, ws)
+        dx = None
+        if input_gradient:
+            dx, w = self.gradient("dx", *x.shape), weight.value.reshape(plan.w)
+            self.kernels.depthwise_backward_input(dx.reshape(plan.x), dz, w, *plan.integers, ws)
+        self.give_back(dz, dy)
         return dx
 
 
@@ -161,19 +164,19 @@ class SeparableConv(BaseDepthwise):
         if self.use_bias:
             self.declare("bias", self.filters)
 
-    def _workspaces(self, plan: Plan) -> tuple[Any, Any, bool]:
+    def _workspaces(self, plan: Plan, training: bool) -> tuple[Any, Any, bool]:
         """The workspaces of both halves, and whether the pointwise kernel has to be packed."""
         pixels = plan.y[0] * plan.y[1] * plan.y[2]
         size = self.kernels.dense_workspace(pixels, plan.y[-1], self.filters)
         size = (size + 15) // 16 * 16  # the second half begins on a cache line, too
-        ws, stale = self.workspace(size + plan.workspace)
+        ws, stale = self.workspace(size + plan.workspace, training)
         return ws[size:], ws[:size], stale
 
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """Convolve every channel, mix them, add the bias, activate."""
         plan = self.plan(x.shape)
         depthwise, pointwise = (weight.value for weight in self.weights[:2])
-        depthwise_ws, pointwise_ws, stale = self._workspaces(plan)
+        depthwise_ws, pointwise_ws, stale = self._workspaces(plan, training)
         between, w = self.buffer("between", *plan.y), pointwise.reshape(-1, self.filters)
         self.kernels.depthwise_forward(
             between, x.reshape(plan.x), depthwise.reshape(plan.w), self.buffer("no bias", 0),
@@ -186,13 +189,14 @@ class SeparableConv(BaseDepthwise):
             z.reshape(-1, self.filters), between.reshape(-1, len(w)), w, self.bias_value(),
             int(relu), pointwise_ws,
         )  # fmt: skip
-        self._saved = x, between, depthwise_ws, pointwise_ws
+        self._saved = x, between
         return self.activation.forward(z, applied=relu), self.pass_mask(mask)
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Gradients of both kernels, the bias and the input."""
-        x, between, depthwise_ws, pointwise_ws = self._saved
+        x, between = self._saved
         plan, (depthwise, pointwise) = self.plan(x.shape), self.weights[:2]
+        depthwise_ws, pointwise_ws, _ = self._workspaces(plan, training=True)
         w = pointwise.value.reshape(-1, self.filters)
         dz = self.activation.backward(dy).reshape(-1, self.filters)
         if pointwise.trainable:
@@ -202,19 +206,21 @@ class SeparableConv(BaseDepthwise):
             )
         if not (input_gradient or depthwise.trainable):
             return None
-        dbetween = self.buffer("dbetween", *plan.y)
+        dbetween = self.gradient("dbetween", *plan.y)
         self.kernels.dense_backward_input(dbetween.reshape(-1, len(w)), dz, w, pointwise_ws)
+        self.give_back(dz, dy)
         if depthwise.trainable:
             self.kernels.depthwise_backward_weight(
                 depthwise.gradient.reshape(plan.w), self.buffer("no bias", 0), x.reshape(plan.x),
                 dbetween, *plan.integers, depthwise_ws,
             )  # fmt: skip
-        if not input_gradient:
-            return None
-        dx, w = self.buffer("dx", *x.shape), depthwise.value.reshape(plan.w)
-        self.kernels.depthwise_backward_input(
-            dx.reshape(plan.x), dbetween, w, *plan.integers, depthwise_ws
-        )
+        dx = None
+        if input_gradient:
+            dx, w = self.gradient("dx", *x.shape), depthwise.value.reshape(plan.w)
+            self.kernels.depthwise_backward_input(
+                dx.reshape(plan.x), dbetween, w, *plan.integers, depthwise_ws
+            )
+        self.give_back(dbetween)
         return dx
 
 

@@ -164,7 +164,7 @@ class Embedding(Layer):
             )
         if not input_gradient:
             return None
-        dx = self.buffer("dx", *shape)
+        dx = self.gradient("dx", *shape)
         dx[...] = 0
         return dx
 
@@ -218,7 +218,7 @@ class Masking(Layer):
         if not input_gradient:
             return None
         rows = (-1, dy.shape[-1])
-        dx = self.buffer("dx", *dy.shape)
+        dx = self.gradient("dx", *dy.shape)
         self.kernels.masking_backward_input(
             dx.reshape(rows), dy.reshape(rows), self._saved.reshape(-1)
         )

@@ -258,7 +258,7 @@ class BatchNormalization(_Normalizing, Neighbour):
             return None
         if not batch:
             dgamma = dbeta = self.buffer("none", 0)
-        dx = self.buffer("dx", *moved.shape)
+        dx = self.gradient("dx", *moved.shape)
         self.kernels.batch_norm_backward_input(
             dx.reshape(rows.shape), rows, dz, rectified, self._vectors()[0], mean, inverse,
             dgamma, dbeta, flags, ws,
@@ -375,7 +375,7 @@ class LayerNormalization(_Normalizing):
             self.kernels.layer_norm_backward_weight(dgamma, dbeta, rows, dz, mean, inverse, ws)
         if not input_gradient:
             return None
-        dx = self.buffer("dx", *moved.shape)
+        dx = self.gradient("dx", *moved.shape)
         self.kernels.layer_norm_backward_input(
             dx.reshape(rows.shape), rows, dz, self._vectors()[0], mean, inverse
         )
@@ -490,7 +490,7 @@ class GroupNormalization(_Normalizing):
             self.kernels.group_norm_backward_weight(dgamma, dbeta, images, dz, mean, inverse, ws)
         if not input_gradient:
             return None
-        dx = self.buffer("dx", *moved.shape)
+        dx = self.gradient("dx", *moved.shape)
         self.kernels.group_norm_backward_input(
             dx.reshape(images.shape), images, dz, self._vectors()[0], mean, inverse, ws
         )

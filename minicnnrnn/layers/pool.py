@@ -111,7 +111,7 @@ class Pooling(Layer):
             return None
         shape, index = self._saved
         _, x5, y5, geometry = self._plan(shape)
-        dx, dy5 = self.buffer("dx", *shape), dy.reshape(y5)
+        dx, dy5 = self.gradient("dx", *shape), dy.reshape(y5)
         if self.maximum:
             self.kernels.max_pool_backward_input(dx.reshape(x5), dy5, index, *geometry)
         else:
@@ -361,7 +361,7 @@ class GlobalAveragePooling1D(GlobalPooling):
         shape, mask = self._saved
         if mask is None or not input_gradient:
             return super().backward(dy, input_gradient)
-        dx = self.buffer("dx", *shape)
+        dx = self.gradient("dx", *shape)
         self.kernels.masked_average_backward_input(dx, dy.reshape(len(dy), -1), mask)
         return dx
 

@@ -57,7 +57,7 @@ class _Affine(Layer):
         if not input_gradient:
             return None
         scale, ws = self._saved
-        dx, none, rows = self.buffer("dx", *dy.shape), self.buffer("none", 0), (-1, scale.size)
+        dx, none, rows = self.gradient("dx", *dy.shape), self.buffer("none", 0), (-1, scale.size)
         self.kernels.affine_forward(dx.reshape(rows), dy.reshape(rows), none, scale, none, ws)
         return dx
 
@@ -285,7 +285,7 @@ class _Augmentation(RandomLayer):
         """The same numbers are drawn again; the gradient goes where the pixels came from."""
         if not input_gradient or not self._saved:
             return dy if input_gradient else None
-        dx = self.buffer("dx", *dy.shape)
+        dx = self.gradient("dx", *dy.shape)
         self._apply_backward(dx, dy)
         return dx
 

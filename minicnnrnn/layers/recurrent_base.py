@@ -276,7 +276,7 @@ class Recurrent(Layer):
         x, states, gates, mask, keep_x, keep_h, ws = self._saved
         N = len(x)
         w, u = (weight.value for weight in self.weights[:2])
-        dx = self.buffer("dx", *x.shape) if input_gradient else self.buffer("no dx", 0, 0, 0)
+        dx = self.gradient("dx", *x.shape) if input_gradient else self.buffer("no dx", 0, 0, 0)
         dy3 = dy.reshape(N, -1, self.units)
         # The gradients of the gates take the place of the gates, which nobody needs any more.
         self.kernels_of("backward_input")(

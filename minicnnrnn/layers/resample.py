@@ -69,7 +69,7 @@ class UpSampling(Spatial):
         """Add up the repetitions."""
         if not input_gradient:
             return None
-        dx = self.buffer("dx", *self._saved)
+        dx = self.gradient("dx", *self._saved)
         scale = (*(1,) * (3 - self.rank), *self.size)
         self.kernels.upsample_backward_input(self.five(dx), self.five(dy), *scale)
         return dx
@@ -140,7 +140,7 @@ class UpSampling2D(UpSampling):
         """Every pixel gets back what it gave."""
         if self.interpolation == "nearest" or not input_gradient:
             return super().backward(dy, input_gradient)
-        dx = self.buffer("dx", *self._saved)
+        dx = self.gradient("dx", *self._saved)
         self.kernels.bilinear_backward_input(dx, dy, *self.size)
         return dx
 
@@ -211,7 +211,7 @@ class Shifted(Spatial):
         """The same, the other way round."""
         if not input_gradient:
             return None
-        dx = self.buffer("dx", *self._saved)
+        dx = self.gradient("dx", *self._saved)
         self._shift(dx, dy, -1)
         return dx
 

@@ -166,7 +166,7 @@ class Permute(Layer):
         """Move every element back."""
         if not input_gradient:
             return None
-        dx = self.buffer("dx", *self._saved)
+        dx = self.gradient("dx", *self._saved)
         permute(self.kernels, dx, dy, inverse(self.dims))
         return dx
 
@@ -215,7 +215,7 @@ class RepeatVector(Layer):
         if not input_gradient:
             return None
         N, _, C = dy.shape
-        dx = self.buffer("dx", N, C)
+        dx = self.gradient("dx", N, C)
         self.kernels.upsample_backward_input(
             dx.reshape(N, 1, 1, 1, C), dy.reshape(N, 1, 1, self.n, C), 1, 1, self.n
         )

@@ -174,7 +174,7 @@ class Bidirectional(Container):
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Take the merge apart, then go back through both directions."""
         x, a, b, steps = self._saved
-        da, db = self.buffer("da", *a.shape), self.buffer("db", *b.shape)
+        da, db = self.gradient("da", *a.shape), self.gradient("db", *b.shape)
         self.kernels.bidirectional_backward_input(
             *(self._by_step(array) for array in (da, db, dy, a, b)), steps, self._code
         )
@@ -182,11 +182,15 @@ class Bidirectional(Container):
             layer.run_backward(gradient, input_gradient)
             for layer, gradient in zip(self._directions, (da, db), strict=True)
         )
-        if not input_gradient:
-            return None
-        dx = self.buffer("dx", *x.shape)
-        flat = (array.reshape(-1) for array in (dx, one, other))
-        self.kernels.merge_forward(*flat, self.buffer("no gate", 0), 1.0, codes.ADD, 0)
+        dx = None
+        if input_gradient:
+            dx = self.gradient("dx", *x.shape)
+            flat = (array.reshape(-1) for array in (dx, one, other))
+            self.kernels.merge_forward(*flat, self.buffer("no gate", 0), 1.0, codes.ADD, 0)
+            self.give_back(one)
+            self.give_back(other)
+        self.give_back(da)
+        self.give_back(db)
         return dx
 
     def _by_step(self, array: Any) -> Any:
@@ -348,7 +352,7 @@ class TimeDistributed(Container):
     def _backward_by_step(self, dy: Any, input_gradient: bool) -> Any:
         N, T = dy.shape[:2]
         dys = self.buffer("dy steps", T, N, *dy.shape[2:])
-        dx: Any = self.buffer("dx", *self._saved) if input_gradient else None
+        dx: Any = self.gradient("dx", *self._saved) if input_gradient else None
         weights = [weight for weight in self.layer.weights if weight.trainable]
         sums = [self.buffer(f"sum {i}", *weight.shape) for i, weight in enumerate(weights)]
         for t, layer in enumerate(self._copies(T)):
@@ -356,6 +360,7 @@ class TimeDistributed(Container):
             step = layer.backward(dys[t], input_gradient)
             if input_gradient:
                 dx[:, t] = step
+                self.give_back(step)
             for total, weight in zip(sums, weights, strict=True):
                 if t:
                     total += weight.gradient
