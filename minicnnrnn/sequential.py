@@ -225,7 +225,10 @@ class Sequential(Training):
 
     def backward(self, dy: Any, input_gradient: bool = False) -> Any:
         """Go back through the layers: fill all gradients; see ``Chain`` and ``forward``."""
-        return super().backward(self.device.upload(dy), input_gradient)
+        dy = self.device.upload(dy)
+        if self.owner is None:
+            self.model_context().gradients.begin(dy)
+        return super().backward(dy, input_gradient)
 
     # --- looking -------------------------------------------------------------------
 

@@ -103,7 +103,10 @@ def test_what_is_given_back_is_not_read_again(name, monkeypatch):
     assert not spoilt
     monkeypatch.setattr(Relay, "give_back", spoil)
     found = list(two_steps(model, sample))
+    memories = [m.memory.size for m in model.context.gradients._memories]
+    list(two_steps(model, sample))
     assert spoilt
+    assert [m.memory.size for m in model.context.gradients._memories] == memories
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -117,6 +120,18 @@ def test_a_chain_does_with_two_memories():
         assert len(model.context.gradients._memories) == 2
 
 
+def test_a_gradient_may_go_round_and_round():
+    model = Sequential([layers.Input((4,)), layers.Dense(4)], seed=0)
+    model(np.zeros((3, 4)))
+    model.context.parameters.allocate_gradients()
+    w = model.get_weights()[0].astype(float)
+    dy = expected = np.ones((3, 4), np.float32)
+    for _ in range(3):
+        model.forward(np.ones((3, 4), np.float32), None, True)
+        dy, expected = model.backward(dy, input_gradient=True), expected @ w.T
+        np.testing.assert_allclose(dy, expected, rtol=1e-5)
+
+
 def test_predictions_and_train_steps_take_turns():
     """Train steps share a workspace, predictions find their packed weights."""
     stack = [
@@ -128,7 +143,7 @@ def test_predictions_and_train_steps_take_turns():
     model = Sequential([layers.Input((9, 9, 3)), *stack], seed=1)
     model.compile("sgd", "mse")
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((4, 9, 9, 3)), rng.standard_normal((4, 4, 4, 4))
+    x, y = rng.standard_normal((4, 9, 9, 3)), rng.standard_normal((4, 4, 4, 3))
     for _ in range(3):
         before = model.predict_on_batch(x)
         np.testing.assert_array_equal(model.predict_on_batch(x), before)

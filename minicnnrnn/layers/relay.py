@@ -11,7 +11,7 @@ class Relay:
 
     A gradient is wanted from the layer that makes it to the one below, so that a whole chain does
     with two memories in turn. Nobody has to give back: what is held under a key is taken again by
-    the next call with it. Train steps of the same shapes get the same memory, in the same order.
+    the next call with it. Passes over the same shapes get the same memories in the same order.
 
     Parameters
     ----------
@@ -33,6 +33,14 @@ class Relay:
         self._memories: list[Buffer] = []
         self._held: dict[Any, int] = {}  # who holds which memory
         self._usual: dict[Any, int] = {}  # what they got the last time
+
+    def begin(self, dy: Any) -> None:
+        """Begin a pass over the model: all is given back, but what holds its first gradient."""
+        self._held = {
+            None: index
+            for index in self._held.values()
+            if _memory(self._memories[index].memory) is _memory(dy)
+        }
 
     def take(self, key: Any, *shape: int) -> Any:
         """An array of float32 whose contents are undefined."""
