@@ -432,7 +432,8 @@ class Layer(Recorded):
         Parameters
         ----------
         dy : device array
-            Gradient of the loss with respect to the last output. Not written to.
+            Gradient of the loss with respect to the last output. Not written to, and not kept:
+            a chain gives its memory to other layers afterwards.
         input_gradient : bool
             ``False`` saves the work where nobody asks for it, as in a first layer; the result
             is ``None`` then.

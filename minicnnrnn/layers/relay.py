@@ -36,11 +36,10 @@ class Relay:
 
     def begin(self, dy: Any) -> None:
         """Begin a pass over the model: all is given back, but what holds its first gradient."""
-        self._held = {
-            None: index
-            for index in self._held.values()
-            if _memory(self._memories[index].memory) is _memory(dy)
-        }
+        taken, self._held = self._held.values(), {}
+        for index in taken:
+            if _memory(self._memories[index].memory) is _memory(dy):
+                self._held[None] = index
 
     def take(self, key: Any, *shape: int) -> Any:
         """An array of float32 whose contents are undefined."""
