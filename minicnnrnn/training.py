@@ -5,6 +5,7 @@ from typing import Any
 
 from minicnnrnn import callbacks as callbacks_module
 from minicnnrnn import data
+from minicnnrnn.ahead import compile_beside
 from minicnnrnn.callbacks import Callback, CallbackList, EpochLines, History, ProgressBar
 from minicnnrnn.evaluation import Evaluation, check_integer, numbers, verbosity
 
@@ -18,8 +19,13 @@ class Training(Evaluation):
     # --- one step ------------------------------------------------------------------
 
     def _train_step(self, batch: data.Batch) -> None:
-        assert self.loss is not None
         x, w = self._load(batch)
+        compile_beside(self.device, lambda: self._learn(x, w))
+        self._learn(x, w)
+
+    def _learn(self, x: Any, w: Any) -> None:
+        """One train step, its batch loaded."""
+        assert self.loss is not None
         y, t, weights = self._forward_and_measure(x, w, True)
         activation = self.last_activation()
         fused = (

@@ -64,10 +64,39 @@ SIMD = _simd()
 # ---------------------------------------------------------------------------------------
 
 
+class _Library(JITCodeLibrary):
+    """Machine code that LLVM optimizes once, as a whole.
+
+    Numba optimizes every function by itself first, and the whole twice, so that it can drop
+    counts of references: kernels have none.
+    """
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        passes, builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _LowerKernel(typed_passes.NativeLowering):
+    """Lower to machine code."""
+
+    _name = "kernel_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        library = _Library(state.targetctx.codegen(), state.func_id.func_qualname)
+        library.enable_object_caching()
+        state["library"] = library
+        done: bool = super().run_pass(state)
+        return done
+
+
 class KernelCompiler(compiler.CompilerBase):
     """Numba's pipeline without what kernels do not use: closures, ``with``, array expressions."""
 
-    lowering: Any = typed_passes.NativeLowering
+    lowering: Any = _LowerKernel
 
     def define_pipelines(self) -> list[PassManager]:
         """The one pipeline."""
@@ -95,7 +124,7 @@ class KernelCompiler(compiler.CompilerBase):
 # ---------------------------------------------------------------------------------------
 
 
-class _Bitcode(JITCodeLibrary):
+class _Bitcode(_Library):
     """The code of an ingredient and of those inside it, for linking into callers."""
 
     def finalize(self) -> None:
