@@ -41,6 +41,7 @@ class Context:
         self.random_state[0] = generator(seed, "kernels").integers(2**62)
         self.penalty = device.zeros((1,), np.float64)  # what layers add to the loss of a batch
         self.parameters = Parameters([], device)
+        self.updates = 0  # made so far, as the host counts them
         self.streams = 0  # random layers so far: each draws from a stream of its own
         self.lock = threading.RLock()
 
