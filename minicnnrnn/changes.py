@@ -33,10 +33,12 @@ class Watched:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; one that gets its first value changes nothing."""
-        held = self.__dict__.get(name, value)
-        if held is not value and name[0] != "_":
+        if name[0] != "_":
+            held = self.__dict__.get(name, getattr(type(self), name, value))
+            if hasattr(held, "__set__"):  # a property has attributes of its own
+                held = value
             same = type(held) is type(value) and isinstance(value, PLAIN) and held == value
-            if not same:
+            if held is not value and not same:
                 note()
                 _last[1] = _last[0]
         super().__setattr__(name, value)

@@ -96,7 +96,11 @@ class GpuFunction:
 
         if SIMULATED:
             return numba_cuda.jit(_quiet(self.resolved))
-        return numba_cuda.jit(self.resolved, lto=False)  # compiled as the table of kernels says
+        made = numba_cuda.jit(self.resolved, lto=False)  # compiled as the table of kernels says
+        made._cache = importlib.import_module("minicnnrnn.kernels.gpu_cache").KernelFiles(
+            self.resolved, made.targetoptions
+        )
+        return made
 
     @functools.cached_property
     def callee(self) -> Any:

@@ -123,7 +123,7 @@ class _Graph:
     def __init__(self) -> None:
         self.spoilt, self.stream = False, None
         self._kept: list[Any] = []  # the arrays whose addresses the graph holds
-        self._driver = importlib.import_module("cuda.bindings.driver")
+        self._driver = _driver()
         self._launch = self._driver.cuGraphLaunch
         self._graph: Any = None
         self._queue = own_stream().handle
@@ -143,9 +143,12 @@ class _Graph:
                 _checked(driver.cuStreamBeginCapture(queue, mode))
                 try:
                     yield
-                finally:
-                    ended = driver.cuStreamEndCapture(queue)  # also after an error
-                (captured,) = _checked(ended)
+                except BaseException:
+                    status, captured = driver.cuStreamEndCapture(queue)
+                    if not status:
+                        driver.cuGraphDestroy(captured)
+                    raise
+                (captured,) = _checked(driver.cuStreamEndCapture(queue))
         finally:
             driver.cuStreamDestroy(queue)
             self.stream = None
@@ -165,6 +168,10 @@ class _Graph:
         status = self._launch(self._graph, self._queue)[0]
         if status:
             raise RuntimeError(f"device 'cuda': Expected a graph to run. Received: {status!r}")
+
+
+def _driver() -> Any:
+    return importlib.import_module("cuda.bindings.driver")
 
 
 def _checked(answer: tuple[Any, ...]) -> tuple[Any, ...]:
