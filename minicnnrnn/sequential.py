@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from minicnnrnn import changes
 from minicnnrnn.device import Device, get_device
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.context import Context
@@ -208,10 +209,11 @@ class Sequential(Training):
             trained = [model.optimizer for model in models if model.optimizer is not None]
             parts: list[Any] = [context, context.parameters, *trained]
             moved = [(part, part.moved(found)) for part in parts]
-            for part, changes in moved:
-                part.__dict__ |= changes
+            for part, changed in moved:
+                part.__dict__ |= changed
             context.parameters.show()
             context.parameters.changed()
+            changes.note()
             for layer in self.walk():
                 layer.release()
             for model in models:

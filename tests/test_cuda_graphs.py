@@ -87,12 +87,12 @@ def test_a_cnn(counts):
 
     def run(graph):
         made = model(
-            Conv2D(1, 1, kernel_regularizer="l2", activity_regularizer="l1"),
+            Conv2D(1, 1, activity_regularizer="l1"),
             BatchNormalization(),
             Dropout(0.3),
             Flatten(),
             cuda_graph=graph,
-            optimizer=Adam(schedules.ExponentialDecay(0.1, 2, 0.9), clipnorm=0.5),
+            optimizer=Adam(schedules.ExponentialDecay(0.1, 2, 0.9), clipvalue=0.05),
         )
         options = FIT | {"validation_data": (images[:3], LABELS[:3])}
         history = made.fit(images, LABELS, sample_weight=WEIGHTS, **options)
@@ -108,7 +108,7 @@ def test_an_lstm_with_masks(counts):
 
     def run(graph):
         stack = Masking(), LSTM(2, dropout=0.2, recurrent_dropout=0.2, kernel_constraint="max_norm")
-        made = model(*stack, cuda_graph=graph, optimizer=SGD(0.1, 0.9, global_clipnorm=0.1))
+        made = model(*stack, cuda_graph=graph, optimizer=SGD(0.1, 0.9, clipvalue=0.01))
         history = made.fit(sequences, LABELS[:4], **FIT)
         return [history.history, state(made)]
 
@@ -144,7 +144,7 @@ class Meddle(callbacks.Callback):
         if epoch == 3:
             self.model.layers[1].rate, self.model.optimizer.beta_1 = 0.6, 0.5
         if epoch == 4:
-            self.model.optimizer.clipnorm = 0.01
+            self.model.optimizer.clipvalue = 0.01
         if epoch == 1:
             self.model.predict(X, verbose=0)  # more at a time than in training: memory moves
 

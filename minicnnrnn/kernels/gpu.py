@@ -1,4 +1,4 @@
-"""The one place that knows numba-cuda: arrays on a GPU, and how kernels get there.
+"""Arrays on a GPU, and how kernels get there; with ``stream.py`` all that knows numba-cuda.
 
 Kernels are written with ``@gpu``, which only records the function: the first launch on a GPU
 imports numba-cuda and compiles. With ``NUMBA_ENABLE_CUDASIM=1`` the same kernels run as plain

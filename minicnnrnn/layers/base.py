@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnnrnn import changes, constraints, initializers, regularizers
+from minicnnrnn import constraints, initializers, regularizers
 from minicnnrnn.arrays import as_array, copy_batch
 from minicnnrnn.configuration import Recorded
 from minicnnrnn.device import Buffer, Device, get_device
@@ -269,7 +269,6 @@ class Layer(Recorded):
 
     def release(self) -> None:
         """Drop the memory of batches, and what was worked out for their shapes."""
-        changes.note()
         self._buffers, self._plans = {}, {}
         self._saved, self._output_penalty, self._prepared = None, None, (-1, -1)
 
