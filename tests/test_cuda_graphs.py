@@ -320,4 +320,4 @@ def test_a_replayed_step_asks_little_of_the_host():
     finally:
         sys.setprofile(None)
     assert len(calls) == 4
-    assert max(calls[1:-1]) <= 30
+    assert max(calls[1:-1]) <= 20
