@@ -4,8 +4,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Self
 
+from minicnnrnn.changes import Watched
 
-class Configured:
+
+class Configured(Watched):
     """What is known by its constructor's arguments, kept as attributes of the same names.
 
     Examples
@@ -57,7 +59,7 @@ def find(identifier: Any, table: Mapping[str, Any]) -> Any:
     return identifier() if isinstance(identifier, type) else identifier
 
 
-class Recorded:
+class Recorded(Watched):
     """What remembers the arguments that it was made from, whatever became of them.
 
     A class of your own needs nothing for it; it may override ``get_config``, as in Keras.

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from minicnnrnn import changes
+from minicnnrnn.recorded import RecordedSteps
+
 # Where each operation lives: room of ``kernels/``: its launchers, without the device.
 ROOMS = {
     "activation": (
@@ -299,6 +302,10 @@ class Device:
         """A NumPy array as kernels of this device want it: itself, or a copy."""
         return array
 
+    def recorded_steps(self) -> RecordedSteps | None:
+        """What records train steps, where that is of use."""
+        return None
+
     def free_memory(self) -> int:
         """Bytes for data sets that are copied to the device: none where the host's memory is its own."""
         return 0
@@ -323,10 +330,10 @@ class CudaDevice(Device):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        from minicnnrnn.kernels import gpu
+        from minicnnrnn.kernels import gpu, stream
 
         gpu.require()
-        self._gpu = gpu
+        self._gpu, self._stream = gpu, stream
         self._staged: dict[Any, Any] = {}  # memory of the host by type
         self._staging = threading.RLock()  # models of several threads share it
 
@@ -343,6 +350,10 @@ class CudaDevice(Device):
     def upload(self, array: Any) -> Any:
         """A copy on the GPU; the array itself if it lies there."""
         return self._gpu.upload(array) if isinstance(array, np.ndarray) else array
+
+    def recorded_steps(self) -> RecordedSteps | None:
+        """What makes CUDA graphs of train steps."""
+        return RecordedSteps(self._stream.record, self._stream.Unrecordable)
 
     def free_memory(self) -> int:
         """Bytes of the GPU's memory that nobody uses."""
@@ -386,6 +397,8 @@ class Buffer:
         if view is None:
             size = int(np.prod(shape, dtype=np.int64))
             if self.memory is None or self.memory.size < size:
+                if self.memory is not None:
+                    changes.note()  # it moves
                 self._views.clear()
                 self.memory = None  # so that there are never two
                 self.memory = self.device.empty((size,), self.dtype)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minicnnrnn import callbacks as callbacks_module
-from minicnnrnn import data, losses, metrics, optimizers
+from minicnnrnn import changes, data, losses, metrics, optimizers
 from minicnnrnn.arrays import copy_batch
 from minicnnrnn.callbacks import CallbackList
 from minicnnrnn.device import Buffer
@@ -30,10 +30,11 @@ class Evaluation(Saved, Chain):
     _targets: Targets | None = None
     _totals: Any = None  # what loss and metrics have added up so far, each an array on the device
     _samples = 0
+    _recorded: Any = None  # the train steps that a GPU can run alone
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets: all but the targets of a batch."""
-        return super().__getstate__() | {"_targets": None}
+        """What a copy gets: all but the targets of a batch, and recorded steps."""
+        return super().__getstate__() | {"_targets": None, "_recorded": None}
 
     # --- compiling -----------------------------------------------------------------
 
@@ -75,6 +76,7 @@ class Evaluation(Saved, Chain):
         names = [metric.name for metric in plain + weighted]
         if len(set(names)) < len(names) or "loss" in names:
             raise ValueError(f"metrics: Expected different names. Received: {names}")
+        changes.note()
         self.optimizer, self.loss = chosen, chosen_loss
         self._asked = (plain, weighted)
         self._given = {"loss": loss, "metrics": metrics, "weighted_metrics": weighted_metrics}
@@ -116,9 +118,11 @@ class Evaluation(Saved, Chain):
             self.optimizer.claim(self)
             self.context.parameters.allocate_gradients()
         if self._targets is None or self._targets.device is not self.device:
+            changes.note()
             self._targets = Targets(self.device)
         sizes = [2, *(metric.size for metric, _ in self._resolved)]
         if self._totals is None or [len(total) for total in self._totals] != sizes:
+            changes.note()
             self._totals = [self.device.zeros((size,), np.float64) for size in sizes]
         if isinstance(source, data.ArraySource) and (True in self._kinds() or not self.loss.by_row):
             # Raise now what a later batch would raise; but not for NaN, which would take a pass.
@@ -170,11 +174,12 @@ class Evaluation(Saved, Chain):
         assert self.context is not None
         context, built = self.context, self.built
         before = self.optimizer, self.loss, self._asked, self._given, self._resolved
-        fresh, step = self.unbuilt(), int(context.random_state[1])
+        fresh, updates = self.unbuilt(), context.updates
         try:
             yield
         except (ValueError, TypeError):
-            if int(context.random_state[1]) == step:
+            if context.updates == updates:
+                changes.note()
                 self.optimizer, self.loss, self._asked, self._given, self._resolved = before
                 if not built:
                     self.forget(fresh)
@@ -221,7 +226,7 @@ class Evaluation(Saved, Chain):
         weighed = outputs if self.loss.by_row else (outputs[0], 1)
         w = check_weight(batch.w, weighed, batch.positions)
         self._load_targets(self._targets, batch, outputs)
-        return self._load_input(batch), w
+        return self._load_input(batch), self._targets.place(w)
 
     def _load_targets(self, targets: Targets, batch: data.Batch, outputs: tuple[int, ...]) -> None:
         assert self.loss

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnnrnn import changes
 from minicnnrnn.constraints import Projection
 from minicnnrnn.device import Device
 from minicnnrnn.penalties import Penalties
@@ -12,7 +13,7 @@ from minicnnrnn.penalties import Penalties
 ALIGNMENT = 64  # floats: a segment begins on a cache line of its own
 
 
-class Weight:
+class Weight(changes.Watched):
     """One weight of a layer: its name, its shape, and where its values live.
 
     Parameters

@@ -85,7 +85,7 @@ class OutputPenalty:
     def __init__(self, regularizer: Any) -> None:
         self.regularizer = regularizer
         self._y: Any = None  # the output
-        self._made: tuple[Any, ...] = ()  # what the penalties were made for
+        self._made: dict[Any, Any] = {}  # the penalties for outputs of a shape
         self._penalties: Any = None
 
     def add_value(self, context: Any, y: Any) -> None:
@@ -94,9 +94,12 @@ class OutputPenalty:
         The gradient will be taken at the same output.
         """
         self._y = y
-        if self._made != (context.device, y.shape):
-            self._made = context.device, y.shape
-            self._penalties = Penalties(context.device, [(0, y.shape, self.regularizer)])
+        kind = context.device, y.shape
+        if kind not in self._made:
+            if len(self._made) > 16:  # sequences of ever new lengths
+                self._made.clear()
+            self._made[kind] = Penalties(context.device, [(0, y.shape, self.regularizer)])
+        self._penalties = self._made[kind]
         self._penalties.add_value(context.penalty, y.reshape(-1), len(y))
 
     def add_gradient(self, dy: Any) -> None:

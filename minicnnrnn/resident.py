@@ -18,7 +18,8 @@ SHARE = 0.5  # of the free memory that a data set may take
 class Resident(Source):
     """Arrays that lie on a device as the model wants them: converted, checked and ready.
 
-    An epoch copies the order of its samples to the device; its batches copy nothing.
+    An epoch copies the order of its samples to the device; its batches copy nothing. Where in the
+    order the next batch begins is known there, too, so that gathering is the same work each time.
 
     Parameters
     ----------
@@ -50,6 +51,7 @@ class Resident(Source):
         self._count = samples = source.samples
         self._device, (self.inputs, outputs, weighed) = device, shapes
         self._order = device.empty((samples,), np.int32)
+        self._batches: dict[int, ResidentBatch] = {}
         self._shuffled = True  # whether the order there is another one than the data's own
         x = device.empty((samples, math.prod(self.inputs)), dtype)
         self._arrays: dict[str, Any] = {"x": x}
@@ -65,6 +67,7 @@ class Resident(Source):
             w = check_weight(batch.w, (stop - start, *weighed), batch.positions)
             if w is not None:
                 self._keep(start, stop, {"w": device.upload(w)})
+        self._position = device.zeros((len(self._arrays),), np.int64)
 
     def _keep(self, start: int, stop: int, parts: dict[str, Any]) -> None:
         for name, part in parts.items():
@@ -90,26 +93,36 @@ class Resident(Source):
         elif self._shuffled:
             self._order[...] = np.arange(self._count, dtype=np.int32)
         self._shuffled = rng is not None
+        self._position[:1] = 0
         size = self._source.batch_size
         for start in range(0, self._count, size):
-            yield ResidentBatch(self, start, min(size, self._count - start))
+            samples = min(size, self._count - start)
+            batch = self._batches.get(samples)
+            if batch is None:
+                batch = self._batches[samples] = ResidentBatch(self, samples)
+            yield batch
 
     def width(self, name: str) -> int:
         """Columns of what is held by that name, 0 if there is nothing."""
         return self._arrays[name].shape[1] if name in self._arrays else 0
 
-    def copy_rows(self, name: str, start: int, target: Any) -> None:
-        """Gather the rows that come from `start` on in the order of the epoch."""
-        rows = target.reshape(-1, self.width(name))
-        self._device.kernels.gather_rows(rows, self._arrays[name], self._order, start)
+    def copy_rows(self, name: str, target: Any) -> None:
+        """Gather the next rows in the order of the epoch; the last of the arrays moves on."""
+        rows, part = target.reshape(-1, self.width(name)), list(self._arrays).index(name)
+        array = self._arrays[name]
+        self._device.kernels.gather_rows(rows, self._position, array, self._order, part)
 
 
 class ResidentBatch:
-    """A batch of resident data: where in the order of the epoch it begins, and its samples."""
+    """The next batch of resident data, of so many samples.
 
-    def __init__(self, source: Resident, start: int, samples: int) -> None:
-        self._source, self._start, self._samples = source, start, samples
+    Its arrays are gathered in the order in which the data holds them: x, targets, weights.
+    """
+
+    def __init__(self, source: Resident, samples: int) -> None:
+        self._source, self.samples = source, samples
         self.inputs = (samples, *source.inputs)
+        self.kind = source, samples  # batches of the same kind are the same work
 
     def width(self, name: str) -> int:
         """Elements of a sample, 0 if there is nothing of that name."""
@@ -117,14 +130,14 @@ class ResidentBatch:
 
     def fill(self, name: str, target: Any) -> None:
         """Gather into an array of this device."""
-        self._source.copy_rows(name, self._start, target)
+        self._source.copy_rows(name, target)
 
     def gather(self, name: str, buffer: Buffer, columns: int = 0) -> Any:
         """Gather into a buffer: a vector, or rows of so many columns; None if nothing is held."""
         width = self.width(name)
         if not width:
             return None
-        size = self._samples * width
+        size = self.samples * width
         target = buffer(size // columns, columns) if columns else buffer(size)
         self.fill(name, target)
         return target

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from minicnnrnn import changes
 from minicnnrnn.device import Device, get_device
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.context import Context
@@ -30,6 +31,11 @@ class Sequential(Training):
         ``set_random_seed`` was called.
     trainable : bool
         ``False`` freezes all layers, also those that are added later.
+    cuda_graph : bool
+        On a GPU, run train steps as CUDA graphs: the second step of a kind is recorded, and
+        replayed for all that follow, with the same bits. ``False`` launches every kernel of every
+        step, as for a layer of your own whose Python does something else each time that no kernel
+        sees. May be set at any time.
 
     Examples
     --------
@@ -51,12 +57,13 @@ class Sequential(Training):
         device: str | None = None,
         seed: int | None = None,
         trainable: bool = True,
+        cuda_graph: bool = True,
         **kwargs: Any,
     ) -> None:
         if seed is not None and not is_integer(seed, 0):
             raise ValueError(f"seed: Expected a non-negative integer or None. Received: {seed!r}")
         self._device = get_device(device)
-        self._seed = seed
+        self._seed, self.cuda_graph = seed, bool(cuda_graph)
         self._checked: dict[Shape, Shape] = {}
         super().__init__(layers, name=name, **kwargs)
         if not trainable:
@@ -202,14 +209,15 @@ class Sequential(Training):
             trained = [model.optimizer for model in models if model.optimizer is not None]
             parts: list[Any] = [context, context.parameters, *trained]
             moved = [(part, part.moved(found)) for part in parts]
-            for part, changes in moved:
-                part.__dict__ |= changes
+            for part, changed in moved:
+                part.__dict__ |= changed
             context.parameters.show()
             context.parameters.changed()
+            changes.note()
             for layer in self.walk():
                 layer.release()
             for model in models:
-                model._targets = model._totals = None
+                model._targets = model._totals = model._recorded = None
         return self
 
     # --- computing -----------------------------------------------------------------

@@ -70,9 +70,9 @@ class Targets:
         self._labels, self._numbers = Buffer(device, np.int32), Buffer(device)
         self._sequences = Buffer(device, np.int32)
         self._weights = [Buffer(device) for _ in range(4)]
-        self._w, self._none = Buffer(device), Buffer(device, np.int32)
+        self._w, self._none_w, self._none = Buffer(device), Buffer(device), Buffer(device, np.int32)
         self._no_mask = Buffer(device, np.uint8)
-        self._constant: Any = None
+        self._constants: dict[Any, Any] = {}  # weights that no batch changes
         self.labels: Any = None
         self.numbers: Any = None
         self.sequences: Any = None
@@ -177,22 +177,11 @@ class Targets:
         N, rows = outputs[0], int(np.prod(outputs[:-1]))
         ignore = getattr(loss, "ignore_class", None)
         counts = (rows if loss.by_row else N,) * 2 + (rows, rows)
-        arrays = tuple(buffer(n) for buffer, n in zip(self._weights, counts, strict=True))
-        gradient, reported, plain, weighted = arrays
         if w is None and mask is None and ignore is None:
-            if self._constant != (N, rows, loss.by_row, loss.reduction):
-                scale = 1.0 if loss.reduction == "sum" else 1 / counts[0]
-                gradient[:], reported[:], plain[:], weighted[:] = scale, N * scale, 1, 1
-                self._constant = (N, rows, loss.by_row, loss.reduction)
-            return arrays
-        self._constant = None
+            return self._constant(N, counts, loss)
+        arrays = tuple(buffer(n) for buffer, n in zip(self._weights, counts, strict=True))
         labels = self._none(0) if ignore is None else self.labels
-        sampled = self._w(0 if w is None else w.size)
-        if isinstance(w, np.ndarray):
-            with self.device.writing(sampled) as host:
-                host[...] = w.reshape(-1)
-        elif w is not None:
-            sampled[...] = w.reshape(-1)
+        sampled = self._none_w(0) if w is None else w.reshape(-1)
         steps = self._no_mask(0) if mask is None else mask.reshape(-1)
         reduction = REDUCTIONS.get(loss.reduction, codes.MEAN)
         samples = N if loss.by_row else -N
@@ -200,6 +189,32 @@ class Targets:
             *arrays, sampled, steps, labels, ignore or 0, reduction, samples
         )
         return arrays
+
+    def _constant(self, N: int, counts: tuple[int, ...], loss: Any) -> tuple[Any, ...]:
+        """The weights of a batch without weights of its own, nor masks.
+
+        Other batches leave them alone: a recorded step finds them as they were.
+        """
+        kind = N, counts, loss.reduction
+        arrays = self._constants.get(kind)
+        if arrays is None:
+            if len(self._constants) > 16:  # sequences of ever new lengths
+                self._constants.clear()
+            scale = 1.0 if loss.reduction == "sum" else 1 / counts[0]
+            arrays = tuple(self.device.empty((n,)) for n in counts)
+            for array, value in zip(arrays, (scale, N * scale, 1, 1), strict=True):
+                array[...] = value
+            self._constants[kind] = arrays
+        return arrays
+
+    def place(self, w: Any) -> Any:
+        """Sample weights of the host on the device."""
+        if w is None:
+            return None
+        placed = self._w(*w.shape)
+        with self.device.writing(placed) as host:
+            host[...] = w
+        return placed
 
 
 def check_labels(labels: Any, C: int, ignore: int | None, positions: Any) -> None:

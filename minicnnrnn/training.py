@@ -1,6 +1,6 @@
 """Training: fit - the loop around forward, backward and update."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minicnnrnn import callbacks as callbacks_module
@@ -8,24 +8,65 @@ from minicnnrnn import data
 from minicnnrnn.ahead import compile_beside
 from minicnnrnn.callbacks import Callback, CallbackList, EpochLines, History, ProgressBar
 from minicnnrnn.evaluation import Evaluation, check_integer, numbers, verbosity
+from minicnnrnn.optimizers import Optimizer
+from minicnnrnn.recorded import RecordedSteps
+from minicnnrnn.resident import ResidentBatch
 
 
 class Training(Evaluation):
     """What makes a model that can be fitted."""
 
+    cuda_graph = True
     history: History | None = None
     stop_training = False
 
     # --- one step ------------------------------------------------------------------
 
-    def _train_step(self, batch: data.Batch) -> None:
-        x, w = self._load(batch)
-        compile_beside(self.device, lambda: self._learn(x, w))
-        self._learn(x, w)
+    def _train_step(self, batch: data.Batch | ResidentBatch) -> None:
+        """Load a batch, and take one step: eagerly, or by replaying a step that was recorded.
 
-    def _learn(self, x: Any, w: Any) -> None:
-        """One train step, its batch loaded."""
+        Replaying costs the host some microseconds, and a GPU is busy with the kernels of a step
+        for longer than that: the host is ahead of it after a few steps and stays so. To record
+        several steps at once would save nothing that is waited for.
+        """
+        loaded = None if isinstance(batch, ResidentBatch) else self._load(batch)
+        steps = self._recorded_steps()
+        if steps is None:
+            compile_beside(self.device, lambda: self._compute(batch, loaded, self.update))
+            self._compute(batch, loaded, self.update)
+            return
+        kind: Any = batch.kind if isinstance(batch, ResidentBatch) else self._kind(loaded)
+        recording = steps.find(kind)
+        if recording is ...:
+            steps.run_first(kind, lambda: self._compute(batch, loaded, self.update))
+        elif recording is False:
+            self._compute(batch, loaded, self.update)
+        else:
+            self._replay(recording, steps, kind, batch, loaded)
+
+    def _replay(
+        self, recording: Any, steps: RecordedSteps, kind: Any, batch: Any, loaded: Any
+    ) -> None:
+        """Replay a step; record it before, if that has not been done."""
+        assert self.context is not None
+        assert self.optimizer is not None
+        self.optimizer.begin(self.context.parameters)
+        if recording is not None:
+            recording.replay()
+            self._samples += kind[1]
+            self.context.updates += 1
+            self.optimizer.count(self.context.parameters)
+            return
+        recording = self._record(steps, kind, lambda: self._compute(batch, loaded, self._step))
+        if recording is False:
+            self._compute(batch, loaded, self.update)
+        else:
+            recording.replay()
+
+    def _compute(self, batch: Any, loaded: Any, update: Callable[..., None]) -> None:
+        """Gather a batch of resident data, go forward and back, update the weights."""
         assert self.loss is not None
+        x, w = self._gather(batch) if loaded is None else loaded
         y, t, weights = self._forward_and_measure(x, w, True)
         activation = self.last_activation()
         fused = (
@@ -43,7 +84,40 @@ class Training(Evaluation):
         finally:
             if activation is not None:
                 activation.fused = False
-        self.update()
+        update()
+
+    def _recorded_steps(self) -> RecordedSteps | None:
+        if not self.cuda_graph:
+            return None
+        if self._recorded is None:
+            self._recorded = self.device.recorded_steps()
+        own = type(self).update, getattr(type(self.optimizer), "update", None)
+        known = own == (Training.update, Optimizer.update)  # nobody knows what another one does
+        steps: RecordedSteps | None = self._recorded if known else None
+        return steps
+
+    def _kind(self, loaded: Any) -> tuple[Any, ...]:
+        """What batches have in common that are the same work for the GPU."""
+        assert self._targets is not None
+        x, w = loaded
+        held = self._targets.loaded()
+        shapes = tuple((name, array.shape) for name, array in held.items())
+        return x.shape[1:], len(x), None if w is None else w.shape, shapes
+
+    def _record(self, steps: RecordedSteps, kind: Any, work: Callable[[], None]) -> Any:
+        """Record a step. Host and GPU are as if it had not run, if that fails; else replay it."""
+        context, optimizer = self.context, self.optimizer
+        assert context is not None
+        assert optimizer is not None
+        context.parameters.changed()  # whatever was packed before: each step packs its weights
+        before, recording = (self._samples, optimizer.iterations, context.updates), False
+        try:
+            recording = steps.record(kind, work, lambda: optimizer.written)
+        finally:
+            if recording is False:
+                self._samples, optimizer._iterations, context.updates = before
+                context.parameters.changed()  # what layers took for packed is not
+        return recording
 
     def update(self) -> None:
         """Let the optimizer take one step along the gradients of the last ``backward``.
@@ -52,13 +126,19 @@ class Training(Evaluation):
         """
         if self.optimizer is None:
             raise ValueError("Expected a compiled model. Received: update() before compile().")
-        assert self.context is not None
         self.optimizer.claim(self)
+        self._step(self.optimizer.update)
+
+    def _step(self, step: Any = None) -> None:
+        """Do what ``update`` does, after ``begin`` of the optimizer unless told otherwise."""
+        assert self.context is not None
+        assert self.optimizer is not None
         parameters, weights = self.context.parameters, self.weights
         parameters.regularize(weights)
-        self.optimizer.update(parameters, weights)
+        (step or self.optimizer.step)(parameters, weights)
         parameters.constrain(weights)
         self.context.random_state[1:] += 1
+        self.context.updates += 1
 
     def restore_weights(self, weights: Sequence[Any]) -> None:
         """Bring back what ``get_weights`` gave, whatever its values."""
@@ -180,6 +260,8 @@ class Training(Evaluation):
                 told.call("on_train_end", logs)
             finally:
                 told.close()
+                if self._recorded is not None:
+                    self._recorded.forget(source)
         return history
 
     def _epoch(

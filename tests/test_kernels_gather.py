@@ -12,8 +12,14 @@ from strategies import seeds, upto
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_worked_example(device, dtype):
     x, y = np.arange(6).reshape(3, 2).astype(dtype), np.full((2, 2), -1, dtype)
-    kernel("gather", "gather_rows", device)(y, x, np.array([1, 2, 0], np.int32), 1)
+    gather, order = kernel("gather", "gather_rows", device), np.array([1, 2, 0], np.int32)
+    position = np.array([1, -1])
+    gather(y, position, x, order, 0)
     assert y.tolist() == [[4, 5], [0, 1]]
+    assert position.tolist() == [1, 1]
+    gather(y, position, 2 * x, order, 1)
+    assert y.tolist() == [[8, 10], [0, 2]]
+    assert position.tolist() == [3, 1]
 
 
 @pytest.mark.parametrize("device", FAST)
@@ -26,5 +32,9 @@ def test_equals_the_reference(device, samples, columns, start, seed):
     order = rng.permutation(samples).astype(np.int32)
     ours, expected = np.full((2, samples - start, columns), np.nan, np.float32)
     for device_name, y in ((device, ours), ("numpy", expected)):
-        kernel("gather", "gather_rows", device_name)(y, x, order, start)
+        for part, position in enumerate(([start, -1, -1], [-1, start, -1], [-1, -1, start])):
+            position = np.array(position)
+            kernel("gather", "gather_rows", device_name)(y, position, x, order, part)
+            assert position[part] == start
+            assert position[(part + 1) % 3] == (samples if part == 2 else start)
     np.testing.assert_array_equal(ours, expected)

@@ -1,4 +1,4 @@
-"""The one place that knows numba-cuda: arrays on a GPU, and how kernels get there.
+"""Arrays on a GPU, and how kernels get there; with ``stream.py`` all that knows numba-cuda.
 
 Kernels are written with ``@gpu``, which only records the function: the first launch on a GPU
 imports numba-cuda and compiles. With ``NUMBA_ENABLE_CUDASIM=1`` the same kernels run as plain
@@ -12,7 +12,6 @@ import functools
 import importlib
 import importlib.util
 import math
-import os
 import threading
 import types
 from collections.abc import Callable
@@ -20,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+from minicnnrnn.kernels.stream import SIMULATED as SIMULATED
+from minicnnrnn.kernels.stream import needs_host, own_stream, perform, stream
+
 # Threads of a block, a power of two. A simulated thread takes a millisecond to start.
 THREADS = 4 if SIMULATED else 256
 BLOCKS = 2 if SIMULATED else 2048  # at most, where threads walk through the items in strides
@@ -95,7 +96,11 @@ class GpuFunction:
 
         if SIMULATED:
             return numba_cuda.jit(_quiet(self.resolved))
-        return numba_cuda.jit(self.resolved, lto=False)  # compiled as the table of kernels says
+        made = numba_cuda.jit(self.resolved, lto=False)  # compiled as the table of kernels says
+        made._cache = importlib.import_module("minicnnrnn.kernels.gpu_cache").KernelFiles(
+            self.resolved, made.targetoptions
+        )
+        return made
 
     @functools.cached_property
     def callee(self) -> Any:
@@ -194,7 +199,14 @@ def launch(kernel: GpuFunction, grid: Any, block: Any, *arguments: Any) -> None:
         return
     if SIMULATED:
         kernel.launched.add(" ".join(map(describe, arguments)))
-    kernel.dispatcher[grid, block](*map(_handle, arguments))
+    perform(_launch, kernel, grid, block, tuple(map(_handle, arguments)))
+
+
+def _launch(kernel: GpuFunction, grid: Any, block: Any, handles: tuple[Any, ...]) -> None:
+    if SIMULATED:
+        kernel.dispatcher[grid, block](*handles)
+    else:
+        kernel.dispatcher[grid, block, stream()](*handles)
 
 
 def over(kernel: GpuFunction, items: int, *arguments: Any) -> None:
@@ -341,9 +353,16 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         """A view for slices; a number, read from the GPU, for one index an axis."""
         if key is Ellipsis:
             return self
-        found = self.handle[key]
-        view = hasattr(found, "__cuda_ndarray__")
-        return DeviceArray(found, self.base or self) if view else found
+        keys = key if isinstance(key, tuple) else (key,)
+        if len(keys) == self.ndim and all(isinstance(k, int | np.integer) for k in keys):
+            return self._element(keys)
+        return DeviceArray(self.handle[key], self.base or self)
+
+    def _element(self, keys: tuple[int, ...]) -> Any:
+        if any(not -n <= k < n for k, n in zip(keys, self.shape, strict=True)):
+            raise IndexError(f"Expected an index in {self.shape}. Received: {keys}")
+        where = tuple(slice(k % n, k % n + 1) for k, n in zip(keys, self.shape, strict=True))
+        return np.asarray(self[where]).flat[0]
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy a number, some numbers, a NumPy array or another array of this GPU here."""
@@ -361,25 +380,22 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         if isinstance(value, DeviceArray):
             if self.contiguous and value.contiguous and value.shape == self.shape:
                 over(_copy, self.size, self.reshape(-1), value.reshape(-1))
-            elif SIMULATED:
-                self.handle[:] = value.handle
-            else:  # on a stream that is named, nobody waits for the copy
-                from numba import cuda as numba_cuda
-
-                stream = numba_cuda.default_stream()
-                self.handle.setitem(slice(None), value.handle, stream=stream)
+            else:
+                perform(_set, self.handle, value.handle)
         elif isinstance(value, int | float | np.generic) and self.contiguous:
             over(_fill, self.size, self.reshape(-1), kind(value))
         elif isinstance(value, list | tuple) and self.size == len(value) <= 8 and self.contiguous:
             launch(_write, 1, 1, self.reshape(-1), tuple(map(kind, value)))
         else:
+            needs_host()
             host = np.ascontiguousarray(value, self.dtype)
             if host.shape != self.shape:
                 host = np.array(np.broadcast_to(host, self.shape))
             if self.contiguous:
-                self.reshape(-1).handle.copy_to_device(host.reshape(-1))
+                self.reshape(-1).handle.copy_to_device(host.reshape(-1), stream=own_stream())
             else:
-                self.handle[:] = host
+                _set(self.handle, host)
+            own_stream().synchronize()  # from now on the host may change what was copied
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         (target,) = options.pop("out", (None,))
@@ -410,13 +426,11 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if copy is False:
             raise ValueError("Expected a copy to be allowed. Received: an array on the GPU")
-        host = self.handle.copy_to_host() if self.contiguous else self._gathered()
+        needs_host()
+        source = self if self.contiguous else self.__copy__()
+        host = source.handle.copy_to_host(stream=own_stream())
+        own_stream().synchronize()
         return host if dtype is None else host.astype(dtype, copy=False)
-
-    def _gathered(self) -> Any:
-        copy = empty(self.shape, self.dtype)
-        copy[...] = self
-        return copy.handle.copy_to_host()
 
     def __repr__(self) -> str:
         return f"DeviceArray({np.asarray(self)!r})"
@@ -431,6 +445,14 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return upload, (np.asarray(self),)
+
+
+def _set(to: Any, of: Any) -> None:
+    """Copy an array where one of the two is not contiguous; nobody waits for it."""
+    if SIMULATED:
+        to[:] = of
+    else:
+        to.setitem(slice(None), of, stream=stream())
 
 
 @gpu
@@ -487,6 +509,7 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceArray:
         If there is no GPU, or no numba-cuda.
     """
     require()
+    needs_host()
     from numba import cuda as numba_cuda
 
     try:
@@ -520,6 +543,7 @@ class Staging:
         """A vector for the next batch, once the GPU has fetched what was there."""
         from numba import cuda as numba_cuda
 
+        needs_host()
         self._turn = 1 - self._turn
         fetched: Any = self._fetched[self._turn]
         if fetched is not None:
@@ -532,9 +556,9 @@ class Staging:
         """Let the GPU fetch a vector that ``memory`` gave."""
         from numba import cuda as numba_cuda
 
-        stream, fetched = numba_cuda.default_stream(), numba_cuda.event()
-        array.reshape(-1).handle.copy_to_device(memory, stream=stream)
-        fetched.record(stream)
+        fetched = numba_cuda.event()
+        array.reshape(-1).handle.copy_to_device(memory, stream=own_stream())
+        fetched.record(own_stream())
         self._fetched[self._turn] = fetched
 
 

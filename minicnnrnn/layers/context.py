@@ -44,6 +44,7 @@ class Context:
         self.parameters = Parameters([], device)
         self.workspace = Buffer(device)  # in which the kernels of all layers train, one by one
         self.gradients = Relay(device)  # of what layers compute, on the way down
+        self.updates = 0  # made so far, as the host counts them
         self.streams = 0  # random layers so far: each draws from a stream of its own
         self.lock = threading.RLock()
 

@@ -284,7 +284,7 @@ class Conv(BaseConv, Neighbour):
         plan = self.plan(x.shape)
         ws, stale = self.workspace(plan.workspace, training)
         w, b = self.weights[0].value.reshape(plan.w), self.bias_value()
-        packed: Any = plan.algorithm, normalization and normalization.version
+        packed: Any = plan.algorithm, normalization and normalization.version[0]
         stale = stale or self._packed != packed
         if normalization is not None:
             w, b = self._normalized(w, b, normalization, stale)

@@ -161,7 +161,7 @@ class BatchNormalization(_Normalizing, Neighbour):
             beta_constraint=beta_constraint,
             gamma_constraint=gamma_constraint,
         )
-        self.version = 0  # grows whenever the moving averages move
+        self.version = [0]  # grows whenever the moving averages move
 
     def check_input(self, input_shape: Shape) -> None:
         """A known number of channels, that which it was built for."""
@@ -229,7 +229,7 @@ class BatchNormalization(_Normalizing, Neighbour):
         batch = training and self.trainable
         if batch:
             mean = self.buffer("mean", C)
-            self.version += 1
+            self.version[0] += 1
             flags = flags if mask is None else mask.reshape(-1)
             self.kernels.batch_norm_forward(
                 y.reshape(-1, C), mean, inverse, *moving, rows, gamma, beta, flags,

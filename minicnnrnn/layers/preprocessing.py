@@ -39,7 +39,8 @@ class _Affine(Layer):
         parts = [memory[size + i * C : size + (i + 1) * C] for i in range(3)]
         if stale or self._filled != last:
             for part, number in zip(parts, numbers, strict=True):
-                part[...] = np.broadcast_to(number, last).reshape(-1)
+                numbers_of_lanes = np.broadcast_to(number, last).reshape(-1)
+                part[...] = numbers_of_lanes if C > 1 else float(numbers_of_lanes[0])
             self._filled = last
         return parts[0], parts[1], parts[2], memory
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnnrnn import shapes
+from minicnnrnn import changes, shapes
 from minicnnrnn.kernels.codes import AS_IT_IS
 from minicnnrnn.layers.activation import CODES
 from minicnnrnn.layers.base import Layer, Shape, WeightView
@@ -235,10 +235,11 @@ class Recurrent(Layer):
     def unbuild(self) -> None:
         """Forget what ``build`` did, and the states."""
         super().unbuild()
-        self._last = None
+        self.reset_states()
 
     def reset_states(self) -> None:
         """Let a stateful layer begin its next batch with states of zero."""
+        changes.note()
         self._last = None
 
     reset_state = reset_states

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from minicnnrnn import changes
 from minicnnrnn.device import Device
 from minicnnrnn.kernels.codes import GLOBAL_NORM, NORM, PARTS, VALUE
 from minicnnrnn.optimizers import schedules
@@ -32,7 +33,7 @@ def _number(owner: str, name: str, value: Any, low: float, high: float = np.inf)
     return float(value)
 
 
-class Optimizer:
+class Optimizer(changes.Watched):
     """The base of all optimizers: learning rate, weight decay, clipping, slots, number of steps.
 
     Parameters
@@ -151,6 +152,11 @@ class Optimizer:
         """Updates made so far."""
         return self._iterations
 
+    @property
+    def written(self) -> tuple[float, ...]:
+        """The rates that the device has."""
+        return self._written
+
     # --- which model, which weights ------------------------------------------------
 
     def claim(self, model: Any) -> None:
@@ -198,6 +204,7 @@ class Optimizer:
         """Make the slots, unless they are those of these parameters."""
         if self._weights is parameters.weights:
             return
+        changes.note()
         self._weights = parameters.weights
         self._iterations, self._written = 0, ()
         self._undecayed = frozenset(
@@ -235,10 +242,18 @@ class Optimizer:
         Gradients are clipped first. Slots are made at the first step, and anew when the
         parameters are others than before.
         """
+        self.begin(parameters)
+        self.step(parameters, weights)
+
+    def begin(self, parameters: Parameters) -> None:
+        """Bring to the device what the kernels of the next step read there."""
         self.prepare(parameters)
         rates = (self.learning_rate, self.weight_decay or 0.0, *self.rates())
         if rates != self._written:
             self._rates[:] = self._written = rates
+
+    def step(self, parameters: Parameters, weights: Sequence[Weight]) -> None:
+        """Do what ``update`` does, but for what ``begin`` does."""
         kernels, g = parameters.device.kernels, parameters.gradients
         segments = parameters.segments(weights, self._undecayed)
         for name, kind in CLIPPINGS.items():
@@ -254,6 +269,10 @@ class Optimizer:
             segments,
             *self.options(),
         )
+        self.count(parameters)
+
+    def count(self, parameters: Parameters) -> None:
+        """Note that a step was made: on the device it counts itself."""
         self._iterations += 1
         parameters.changed()
 
