@@ -52,7 +52,8 @@ class Training(Evaluation):
         parameters.regularize(weights)
         self.optimizer.update(parameters, weights)
         parameters.constrain(weights)
-        self.context.random_state[1:] += 1
+        step = self.context.random_state[1:]
+        step += 1  # without an assignment, which would copy the step to itself
 
     def restore_weights(self, weights: Sequence[Any]) -> None:
         """Bring back what ``get_weights`` gave, whatever its values."""

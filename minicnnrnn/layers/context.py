@@ -39,7 +39,8 @@ class Context:
         # [seed, number of the train step]: all that random kernels draw from.
         self.random_state = device.zeros((2,), np.int64)
         self.random_state[0] = generator(seed, "kernels").integers(2**62)
-        self.penalty = device.zeros((1,), np.float64)  # what layers add to the loss of a batch
+        self._penalty = device.zeros((1,), np.float64)
+        self.penalized = False
         self.parameters = Parameters([], device)
         self.streams = 0  # random layers so far: each draws from a stream of its own
         self.lock = threading.RLock()
@@ -55,7 +56,26 @@ class Context:
         """What changes when the model moves to another device, parameters apart."""
         state, penalty = device.empty((2,), np.int64), device.zeros((1,), np.float64)
         state[...] = np.asarray(self.random_state)
-        return {"device": device, "random_state": state, "penalty": penalty}
+        return {"device": device, "random_state": state, "_penalty": penalty}
+
+    @property
+    def penalty(self) -> Any:
+        """What layers and weights add to the loss of a batch: a number on the device.
+
+        It is set to zero when somebody first asks for it, so that models without penalties, most
+        of them, spend nothing on it.
+        """
+        if not self.penalized:
+            self.penalized, self._penalty[:] = True, 0
+        return self._penalty
+
+    @penalty.setter
+    def penalty(self, value: Any) -> None:
+        self._penalty = value
+
+    def forget_penalty(self) -> None:
+        """Begin another batch."""
+        self.penalized = False
 
     def adopt(self, weights: list[Weight]) -> None:
         """Lay out the parameters for these weights; values that exist are kept."""
