@@ -547,7 +547,7 @@ def group_norm_backward_weight_cuda(dgamma, dbeta, x, dy, mean, inverse, ws):
 
 
 def group_norm_workspace_cuda(N, S, C):
-    return 2 * parts_of_columns(N * S) * C
+    return 2 * parts_of_columns(N * S, C) * C
 
 
 def _as_groups(*arrays):
