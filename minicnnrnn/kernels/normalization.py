@@ -715,8 +715,10 @@ def batch_norm_forward_cuda(
     R, C = x.shape
     parts, lanes = parts_of_columns(R, C), lanes_of(C)
     launch(_sum_part, (-(-C // lanes), parts), THREADS, x, mask, parts, lanes, ws)
-    outputs = mean, inverse, moving_mean, moving_variance
-    rates = float(momentum), float(epsilon)
+    outputs, rates = (
+        (mean, inverse, moving_mean, moving_variance),
+        (float(momentum), float(epsilon)),
+    )
     launch(_join_parts, -(-C // JOINED), THREADS, *outputs, gamma, beta, *rates, parts, ws)
     _launch_map(y, x, mean, inverse, gamma, ws, 0.0 if relu else -math.inf)
 
@@ -732,15 +734,21 @@ def batch_norm_inference_cuda(y, inverse, x, gamma, beta, mean, variance, epsilo
     _launch_map(y, x, mean, inverse, gamma, beta, 0.0 if relu else -math.inf)
 
 
+def _gated(y, dy):
+    """As ``_gate``: both are read without a branch, which would let one read wait for the other."""
+    return (y, 0.0) if y.size else (dy, float(NO_LIMIT))
+
+
 @gpu
-def _through_relu(dy, y, r, c):
-    return ZERO if y.size and y[r, c] <= ZERO else dy[r, c]
+def _through_relu(dy, y, limit, r, c):
+    g = dy[r, c]
+    return ZERO if y[r, c] <= np.float32(limit) else g
 
 
 @gpu
 def _term_of_scale(operands, r, c):
-    x, dy, y, mean = operands
-    g = _through_relu(dy, y, r, c)
+    x, dy, y, limit, mean = operands
+    g = _through_relu(dy, y, limit, r, c)
     return g, g * (x[r, c] - mean[c])
 
 
@@ -748,7 +756,7 @@ _scale_sums = column_sums(_term_of_scale)
 
 
 def batch_norm_backward_weight_cuda(dgamma, dbeta, x, dy, y, mean, inverse, ws):
-    launch_column_sums(_scale_sums, dbeta, dgamma, inverse, len(x), ws, x, dy, y, mean)
+    launch_column_sums(_scale_sums, dbeta, dgamma, inverse, len(x), ws, x, dy, *_gated(y, dy), mean)
 
 
 @gpu
@@ -762,7 +770,7 @@ def _count_rows(mask, ws):
 
 
 @gpu
-def _gradient_rows_of(dx, x, dy, y, gamma, mean, inverse, dgamma, dbeta, mask, lanes, ws):
+def _gradients(dx, x, dy, y, limit, gamma, mean, inverse, dgamma, dbeta, mask, lanes, ws):
     (R, C), (c, row, rows) = x.shape, own_column(lanes)
     if c < C:
         a, b, d = gamma[c] * inverse[c] if gamma.size else inverse[c], ZERO, ZERO
@@ -771,17 +779,17 @@ def _gradient_rows_of(dx, x, dy, y, gamma, mean, inverse, dgamma, dbeta, mask, l
             b, d = _through_statistics(a, count, mean[c], inverse[c], dgamma[c], dbeta[c])
         r, step = cuda.blockIdx.y * rows + row, cuda.gridDim.y * rows
         while mask.size == 0 and dgamma.size and r + 3 * step < R:
-            g0, v0 = _through_relu(dy, y, r, c), x[r, c]
-            g1, v1 = _through_relu(dy, y, r + step, c), x[r + step, c]
-            g2, v2 = _through_relu(dy, y, r + 2 * step, c), x[r + 2 * step, c]
-            g3, v3 = _through_relu(dy, y, r + 3 * step, c), x[r + 3 * step, c]
+            g0, v0 = _through_relu(dy, y, limit, r, c), x[r, c]
+            g1, v1 = _through_relu(dy, y, limit, r + step, c), x[r + step, c]
+            g2, v2 = _through_relu(dy, y, limit, r + 2 * step, c), x[r + 2 * step, c]
+            g3, v3 = _through_relu(dy, y, limit, r + 3 * step, c), x[r + 3 * step, c]
             dx[r, c] = a * g0 + (b * v0 + d)
             dx[r + step, c] = a * g1 + (b * v1 + d)
             dx[r + 2 * step, c] = a * g2 + (b * v2 + d)
             dx[r + 3 * step, c] = a * g3 + (b * v3 + d)
             r += 4 * step
         while r < R:
-            g = a * _through_relu(dy, y, r, c)
+            g = a * _through_relu(dy, y, limit, r, c)
             if dgamma.size and (mask.size == 0 or mask[r] != 0):
                 g += b * x[r, c] + d
             dx[r, c] = g
@@ -792,5 +800,5 @@ def batch_norm_backward_input_cuda(dx, x, dy, y, gamma, mean, inverse, dgamma, d
     R, C = x.shape
     if mask.size and dgamma.size:
         launch(_count_rows, 1, THREADS, mask, ws)
-    arrays = dx, x, dy, y, gamma, mean, inverse, dgamma, dbeta, mask
-    launch(_gradient_rows_of, grid_of_columns(R, C), THREADS, *arrays, lanes_of(C), ws)
+    arrays = dx, x, dy, *_gated(y, dy), gamma, mean, inverse, dgamma, dbeta, mask
+    launch(_gradients, grid_of_columns(R, C), THREADS, *arrays, lanes_of(C), ws)
