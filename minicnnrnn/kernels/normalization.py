@@ -581,10 +581,9 @@ def batch_norm_backward_input_cpu(dx, x, dy, y, gamma, mean, inverse, dgamma, db
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# Statistics: blocks over some channels and a part of the rows, each part with a shift of its own as
-# on the CPU, and then blocks that join the parts. Maps: threads that keep to a channel, and find
-# out for themselves what it is multiplied by. Of memory a forward pass reads x twice and writes y,
-# a backward pass reads x, dy and, behind a relu, y twice, and writes dx.
+# Statistics: blocks over some channels and a part of the rows, each part with a shift of its own,
+# and then blocks that join the parts. Maps: threads that keep to a channel. A forward pass reads x
+# twice and writes y, a backward pass reads x, dy and, behind a relu, y twice, and writes dx.
 
 NONE = np.empty(0, np.float32)
 
@@ -618,9 +617,8 @@ def _map_rows(y, x, center, scale, factor, shift, floor, lanes):
 
 
 def _launch_map(y, x, center, scale, factor, shift, floor):
-    R, C = x.shape
-    arrays = y, x, center, scale, factor, shift
-    launch(_map_rows, grid_of_columns(R, C), THREADS, *arrays, floor, lanes_of(C))
+    arrays, lanes = (y, x, center, scale, factor, shift), lanes_of(x.shape[1])
+    launch(_map_rows, grid_of_columns(*x.shape), THREADS, *arrays, floor, lanes)
 
 
 def affine_forward_cuda(y, x, center, scale, shift, ws):
@@ -715,10 +713,8 @@ def batch_norm_forward_cuda(
     R, C = x.shape
     parts, lanes = parts_of_columns(R, C), lanes_of(C)
     launch(_sum_part, (-(-C // lanes), parts), THREADS, x, mask, parts, lanes, ws)
-    outputs, rates = (
-        (mean, inverse, moving_mean, moving_variance),
-        (float(momentum), float(epsilon)),
-    )
+    outputs = mean, inverse, moving_mean, moving_variance
+    rates = float(momentum), float(epsilon)
     launch(_join_parts, -(-C // JOINED), THREADS, *outputs, gamma, beta, *rates, parts, ws)
     _launch_map(y, x, mean, inverse, gamma, ws, 0.0 if relu else -math.inf)
 
