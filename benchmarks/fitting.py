@@ -36,7 +36,7 @@ def torch_batches(x, y):
     """Batches of shuffled tensors."""
     import torch
 
-    order = torch.randperm(len(x))
+    order = torch.randperm(len(x), device=x.device)
     for start in range(0, len(x), BATCH):
         chosen = order[start : start + BATCH]
         yield x[chosen], y[chosen]
@@ -47,8 +47,10 @@ def torch_fit(module, batches, memory_format, epochs=EPOCHS):
     import torch
 
     optimizer = torch.optim.Adam(module.parameters(), eps=1e-7, fused=True)
+    place = next(module.parameters()).device
     for _ in range(epochs):
-        loss_sum, correct, seen = torch.zeros(()), torch.zeros((), dtype=torch.long), 0
+        loss_sum, seen = torch.zeros((), device=place), 0
+        correct = torch.zeros((), dtype=torch.long, device=place)
         for x, y in batches():
             optimizer.zero_grad(set_to_none=True)
             scores = module(x.contiguous(memory_format=memory_format))

@@ -128,10 +128,14 @@ GRADIENTS = {"vgg_like": 1e-2, "resnet20": 5e-2, "vgg16": 3e-2}
 TINYGRAD = ("cnn32", "cnn128", "mlp")  # what tinygrad_peer.py translates
 
 
-def build(row):
-    """The row's model, compiled with Adam, and a batch: (model, x, y)."""
-    _, make, batch = ROWS[row]
-    model = Sequential([*make(), Dense(10, activation="softmax")], seed=0)
+def build(row, batch=None, **options):
+    """The row's model, compiled with Adam, and a batch: (model, x, y).
+
+    `batch` is another number of samples than the row's; the options are for ``Sequential``.
+    """
+    _, make, usual = ROWS[row]
+    batch = batch or usual
+    model = Sequential([*make(), Dense(10, activation="softmax")], seed=0, **options)
     model.compile("adam", "sparse_categorical_crossentropy")
     model.allocate()
     rng = np.random.default_rng(0)

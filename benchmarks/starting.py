@@ -58,7 +58,8 @@ print(loss.item(), (scores.argmax(1) == y).float().mean().item())
 
 def run(script, cache):
     """Seconds of a whole process, and what it printed."""
-    environment = {**os.environ, "MINICNNRNN_CACHE_DIR": str(cache)}
+    cached = {"MINICNNRNN_CACHE_DIR": str(cache), "CUDA_CACHE_PATH": str(cache)}
+    environment = {**os.environ, **cached}
     start = time.time()
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, check=True, stdout=subprocess.PIPE,

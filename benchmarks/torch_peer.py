@@ -19,7 +19,7 @@ FUNCTIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "linear": 
 def put(parameter, weight, there=np.asarray):
     """Give a parameter the values of one of our weights; `there` brings them into its layout."""
     with torch.no_grad():
-        parameter.copy_(torch.from_numpy(np.ascontiguousarray(there(weight.value))))
+        parameter.copy_(torch.from_numpy(np.ascontiguousarray(there(np.asarray(weight.value)))))
     parameter.home = weight, there
 
 
@@ -285,6 +285,9 @@ def run_by(module, run, inputs, labels):
     def gradients():
         backward()
         homes = (p.home for p in trained)
-        return [(there(w.gradient), p.grad.numpy()) for p, (w, there) in zip(trained, homes)]
+        return [
+            (there(np.asarray(w.gradient)), p.grad.cpu().numpy())
+            for p, (w, there) in zip(trained, homes)
+        ]
 
     return train, predict, gradients

@@ -273,9 +273,9 @@ class Evaluation(Saved, Chain):
         assert self._resolved is not None
         assert self.context is not None
         kernels = self.kernels
-        self.context.penalty[:] = 0
+        self.context.forget_penalty()
         y, mask = self.run_forward(x, None, training)
-        self.context.parameters.add_penalties(self.context.penalty, self.weights)
+        self.context.parameters.add_penalties(self.context, self.weights)
         rows = y.reshape(-1, y.shape[-1])
         gradient, reported, plain, weighted = self._targets.weights(w, mask, y.shape, self.loss)
         t = self._targets.labels if self.loss.sparse else self._targets.numbers
@@ -284,7 +284,8 @@ class Evaluation(Saved, Chain):
         values = self.buffer("values", len(reported))
         self.loss.value(kernels, values, rows if self.loss.by_row else y, t)
         kernels.weighted_sum(self._totals[0], values, reported)
-        kernels.penalty_total(self._totals[0], self.context.penalty, len(x))
+        if self.context.penalized:
+            kernels.penalty_total(self._totals[0], self.context.penalty, len(x))
         values = self.buffer("values", len(rows))
         for i, (metric, by_sample) in enumerate(self._resolved, 1):
             target, weights = self._targets_for(metric), weighted if by_sample else plain

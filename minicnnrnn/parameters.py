@@ -149,10 +149,10 @@ class Parameters:
 
         return self._table(("segments", undecayed), weights, make)
 
-    def add_penalties(self, total: Any, weights: Sequence[Weight]) -> None:
-        """Add to a total what the regularizers of those that are trained add to the loss."""
+    def add_penalties(self, context: Any, weights: Sequence[Weight]) -> None:
+        """Add to a context's penalty what the regularizers of those that are trained ask for."""
         if self._regularized:
-            self._penalties(weights).add_value(total, self.values)
+            self._penalties(weights).add_value(context.penalty, self.values)
 
     def regularize(self, weights: Sequence[Weight]) -> None:
         """Add the gradients of these penalties to the gradients."""

@@ -137,7 +137,8 @@ class Training(Evaluation):
         parameters.regularize(weights)
         (step or self.optimizer.step)(parameters, weights)
         parameters.constrain(weights)
-        self.context.random_state[1:] += 1
+        count = self.context.random_state[1:]
+        count += 1  # without an assignment, which would copy the count to itself
         self.context.updates += 1
 
     def restore_weights(self, weights: Sequence[Any]) -> None:

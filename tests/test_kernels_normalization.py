@@ -4,6 +4,7 @@ import numba
 import numpy as np
 import pytest
 from checks import (
+    CUDA,
     DEVICES,
     FAST,
     assert_within,
@@ -87,6 +88,24 @@ def arrays(seed, R, C, affine=True, mean=0.0):
 
 def some_mask(rng, R):
     return (rng.random(R) < 0.6).astype(np.uint8)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("device", [CUDA])
+def test_many_rows_are_summed_in_parts(device, masked):
+    R, C = (45, 3) if gpu.SIMULATED else (300_001, 3)
+    rng, x, dy, gamma, beta = arrays(0, R, C, mean=100)
+    mask = some_mask(rng, R) if masked else NO_MASK
+    y, *ours = forward(device, x, gamma, beta, mask, relu=1)
+    wide = (a.astype(np.float64) for a in (x, gamma, beta))
+    expected_y, *expected = forward("numpy", *wide, mask, relu=1)
+    np.testing.assert_allclose(y, expected_y, atol=1e-3)
+    for one, other in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    found = backward(device, x, dy, gamma, *ours[:2], mask, y=y)
+    wide = (a.astype(np.float64) for a in (x, dy, gamma, *ours[:2]))
+    for one, other in zip(found, backward("numpy", *wide, mask, y=y), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * R**0.5)
 
 
 @pytest.mark.parametrize("device", DEVICES)

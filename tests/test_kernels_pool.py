@@ -36,6 +36,7 @@ POINT = ((1, 1, 1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0))
 GLOBAL = ((2, 1, 5, 4, 9), (1, 1, 1), (1, 5, 4), (1, 5, 4), (0, 0, 0))
 GAPS = ((1, 1, 8, 8, 3), (1, 3, 3), (1, 2, 1), (1, 3, 3), (0, 0, 0))
 SAME = ((2, 1, 5, 5, 17), (1, 3, 3), (1, 3, 3), (1, 2, 2), (0, 1, 1))
+CUT = ((2, 1, 5, 7, 3), (1, 2, 2), (1, 2, 3), (1, 2, 3), (0, 0, 0))  # side by side, with a rest
 USUAL = ((3, 1, 6, 6, 32), (1, 3, 3), (1, 2, 2), (1, 2, 2), (0, 0, 0))
 
 
@@ -78,6 +79,7 @@ def test_worked_example(device):
 @example(GLOBAL, 0)
 @example(GAPS, 0)
 @example(SAME, 0)
+@example(CUT, 0)
 @example(USUAL, 0)
 def test_equals_reference_exactly_on_integers(device, geometry, seed):
     assume_affordable(device, np.prod(geometry[0]))

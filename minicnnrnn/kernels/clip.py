@@ -7,7 +7,7 @@ from minicnnrnn.kernels.elementary import sqrt
 from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.reduce import block_sum_wide
-from minicnnrnn.kernels.update import BLOCK, GRAIN, blocks, part, segment_of
+from minicnnrnn.kernels.update import BLOCK, GRAIN, blocks, first_segment, holds, next_segment, part
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -158,9 +158,10 @@ def _scales(sums, count, threshold, kind):
 @gpu
 def _clip_elements(g, sums, segments, threshold, kind):
     low, high = np.float32(-threshold[0]), np.float32(threshold[0])
+    s = first_segment(segments, cuda.grid(1))
     for i in range(cuda.grid(1), g.size, cuda.gridsize(1)):
-        s = segment_of(segments, i)
-        if s >= 0:
+        s = next_segment(segments, s, i)
+        if holds(segments, s, i):
             g[i] = _between(g[i], low, high) if kind == VALUE else g[i] * np.float32(sums[0, s])
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from minicnnrnn.kernels.codes import FUSED, LOGITS, PROBABILITIES
 from minicnnrnn.kernels.elementary import always, exp, log, log1p, sigmoid
-from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
-from minicnnrnn.kernels.reduce import block_sum
+from minicnnrnn.kernels.reduce import launch_rows, own_row, team_sum
 from minicnnrnn.kernels.regression_loss import EPSILON, grain
 from minicnnrnn.kernels.softmax import row_max
 
@@ -463,23 +463,24 @@ def kl_divergence_backward_cpu(dy, y, t, weights):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A block for every row, whose threads walk through the columns and meet for the sums; where a
+# A team of threads for every row: they walk through the columns and meet for the sums; where a
 # gradient needs no sum, a thread for every element.
 
 
 @gpu
-def _binary_row(values, y, t, mode, smoothing):
-    r, total, s = cuda.blockIdx.x, ZERO, np.float32(smoothing)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+def _binary_row(values, y, t, mode, smoothing, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    total, s = ZERO, np.float32(smoothing)
+    for c in range(first, y.shape[1], team):
         q = (ONE - s) * t[r, c] + HALF * s
         total += _entropy_of_logit(y[r, c], q) if mode == LOGITS else _entropy(y[r, c], q)
-    total = block_sum(total)
-    if cuda.threadIdx.x == 0:
+    total = team_sum(total, team)
+    if writes:
         values[r] = total / np.float32(y.shape[1])
 
 
 def binary_crossentropy_forward_cuda(values, y, t, mode, smoothing):
-    launch(_binary_row, len(y), THREADS, values, y, t, mode, float(smoothing))
+    launch_rows(_binary_row, *y.shape, values, y, t, mode, float(smoothing))
 
 
 @gpu
@@ -499,54 +500,56 @@ def binary_crossentropy_backward_cuda(dy, y, t, weights, mode, smoothing):
 
 
 @gpu
-def row_total(y, r, mode):
+def row_total(y, r, mode, first, team):
     """The peak to subtract first from logits, and a thread's part of what divides the row then.
 
     The sum of the parts is left to the kernel, for numba-cuda cannot link a kernel that comes to
-    ``block_sum`` both by itself and through another function.
+    ``team_sum`` both by itself and through another function.
     """
     peak, total = ZERO, ZERO
     if mode == LOGITS:
-        peak = row_max(y, r)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        peak = row_max(y, r, first, team)
+    for c in range(first, y.shape[1], team):
         total += exp(y[r, c] - peak) if mode == LOGITS else y[r, c]
     return peak, total
 
 
 @gpu
-def _categorical_row(values, y, t, mode, smoothing):
-    r, total, s = cuda.blockIdx.x, ZERO, np.float32(smoothing)
+def _categorical_row(values, y, t, mode, smoothing, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    total, s = ZERO, np.float32(smoothing)
     keep, spread = ONE - s, s / np.float32(y.shape[1])
-    peak, whole = row_total(y, r, mode)
-    whole = block_sum(whole)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+    peak, whole = row_total(y, r, mode, first, team)
+    whole = team_sum(whole, team)
+    for c in range(first, y.shape[1], team):
         share = keep * t[r, c] + spread
         if mode == LOGITS:
             total -= share * ((y[r, c] - peak) - log(whole))
         else:
             total -= share * log(clip(y[r, c] / whole))
-    total = block_sum(total)
-    if cuda.threadIdx.x == 0:
+    total = team_sum(total, team)
+    if writes:
         values[r] = total
 
 
 def categorical_crossentropy_forward_cuda(values, y, t, mode, smoothing):
-    launch(_categorical_row, len(y), THREADS, values, y, t, mode, float(smoothing))
+    launch_rows(_categorical_row, *y.shape, values, y, t, mode, float(smoothing))
 
 
 @gpu
-def _categorical_gradient_row(dy, y, t, weights, mode, smoothing):
-    r, mass, s = cuda.blockIdx.x, ZERO, np.float32(smoothing)
+def _categorical_gradient_row(dy, y, t, weights, mode, smoothing, team):
+    r, first, _ = own_row(y.shape[0], y.shape[1], team)
+    mass, s = ZERO, np.float32(smoothing)
     keep, spread = ONE - s, s / np.float32(y.shape[1])
     peak, whole = ZERO, ONE
     if mode != FUSED:
-        peak, whole = row_total(y, r, mode)
-        whole = block_sum(whole)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+        peak, whole = row_total(y, r, mode, first, team)
+        whole = team_sum(whole, team)
+    for c in range(first, y.shape[1], team):
         counts = mode != PROBABILITIES or not was_clipped(y[r, c] / whole)
         mass += keep * t[r, c] + spread if counts else ZERO
-    mass = block_sum(mass)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+    mass = team_sum(mass, team)
+    for c in range(first, y.shape[1], team):
         share = keep * t[r, c] + spread
         if mode == PROBABILITIES:
             q = y[r, c] / whole
@@ -559,15 +562,16 @@ def _categorical_gradient_row(dy, y, t, weights, mode, smoothing):
 
 def categorical_crossentropy_backward_cuda(dy, y, t, weights, mode, smoothing):
     arguments = (y, t, weights, mode, float(smoothing))
-    launch(_categorical_gradient_row, len(y), THREADS, dy, *arguments)
+    launch_rows(_categorical_gradient_row, *y.shape, dy, *arguments)
 
 
 @gpu
-def _sparse_row(values, y, t, mode, ignore):
-    r, label = cuda.blockIdx.x, t[cuda.blockIdx.x]
-    peak, whole = row_total(y, r, mode)
-    whole = block_sum(whole)
-    if cuda.threadIdx.x == 0:
+def _sparse_row(values, y, t, mode, ignore, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    label = t[r]
+    peak, whole = row_total(y, r, mode, first, team)
+    whole = team_sum(whole, team)
+    if writes:
         if label == ignore or label < 0 or label >= y.shape[1]:
             values[r] = ZERO
         elif mode == LOGITS:
@@ -577,19 +581,20 @@ def _sparse_row(values, y, t, mode, ignore):
 
 
 def sparse_categorical_crossentropy_forward_cuda(values, y, t, mode, ignore):
-    launch(_sparse_row, len(y), THREADS, values, y, t, mode, ignore)
+    launch_rows(_sparse_row, *y.shape, values, y, t, mode, ignore)
 
 
 @gpu
-def _sparse_gradient_row(dy, y, t, weights, mode, ignore):
-    r, label, weight = cuda.blockIdx.x, t[cuda.blockIdx.x], weights[cuda.blockIdx.x]
+def _sparse_gradient_row(dy, y, t, weights, mode, ignore, team):
+    r, first, _ = own_row(y.shape[0], y.shape[1], team)
+    label, weight = t[r], weights[r]
     used = label != ignore and label >= 0 and label < y.shape[1]
     peak, whole = ZERO, ONE
     if mode != FUSED:
-        peak, whole = row_total(y, r, mode)
-        whole = block_sum(whole)
+        peak, whole = row_total(y, r, mode, first, team)
+        whole = team_sum(whole, team)
     q = y[r, label] / whole if used else ONE
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+    for c in range(first, y.shape[1], team):
         if not used:
             dy[r, c] = ZERO
         elif mode == PROBABILITIES:
@@ -601,21 +606,22 @@ def _sparse_gradient_row(dy, y, t, weights, mode, ignore):
 
 
 def sparse_categorical_crossentropy_backward_cuda(dy, y, t, weights, mode, ignore):
-    launch(_sparse_gradient_row, len(y), THREADS, dy, y, t, weights, mode, ignore)
+    launch_rows(_sparse_gradient_row, *y.shape, dy, y, t, weights, mode, ignore)
 
 
 @gpu
-def _divergence_row(values, y, t):
-    r, total = cuda.blockIdx.x, ZERO
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+def _divergence_row(values, y, t, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    total = ZERO
+    for c in range(first, y.shape[1], team):
         total += _divergence(y[r, c], t[r, c])
-    total = block_sum(total)
-    if cuda.threadIdx.x == 0:
+    total = team_sum(total, team)
+    if writes:
         values[r] = total
 
 
 def kl_divergence_forward_cuda(values, y, t):
-    launch(_divergence_row, len(y), THREADS, values, y, t)
+    launch_rows(_divergence_row, *y.shape, values, y, t)
 
 
 @gpu

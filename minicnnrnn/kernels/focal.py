@@ -19,9 +19,9 @@ from minicnnrnn.kernels.crossentropy import (
     was_clipped,
 )
 from minicnnrnn.kernels.elementary import always, exp, log, sigmoid
-from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
-from minicnnrnn.kernels.reduce import block_sum
+from minicnnrnn.kernels.reduce import launch_rows, own_row, team_sum
 from minicnnrnn.kernels.regression_loss import grain
 
 # ---------------------------------------------------------------------------------------
@@ -275,20 +275,21 @@ def categorical_focal_crossentropy_backward_cpu(dy, y, t, weights, alpha, gamma,
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A block for every row; a thread for every element where a gradient needs no sum.
+# A team of threads for every row; a thread for every element where a gradient needs no sum.
 
 
 @gpu
-def _binary_row(values, y, t, positive, negative, gamma, mode, smoothing):
-    r, total, s = cuda.blockIdx.x, ZERO, np.float32(smoothing)
+def _binary_row(values, y, t, positive, negative, gamma, mode, smoothing, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    total, s = ZERO, np.float32(smoothing)
     yes, no, g = np.float32(positive), np.float32(negative), np.float32(gamma)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+    for c in range(first, y.shape[1], team):
         p = sigmoid(y[r, c]) if mode == LOGITS else y[r, c]
         q = (ONE - s) * t[r, c] + HALF * s
         term, _ = _binary_term(p, q, g)
         total += (q * yes + (ONE - q) * no) * term
-    total = block_sum(total)
-    if cuda.threadIdx.x == 0:
+    total = team_sum(total, team)
+    if writes:
         values[r] = total / np.float32(y.shape[1])
 
 
@@ -296,7 +297,7 @@ def binary_focal_crossentropy_forward_cuda(
     values, y, t, positive, negative, gamma, mode, smoothing
 ):
     floats = (float(positive), float(negative), float(gamma))
-    launch(_binary_row, len(y), THREADS, values, y, t, *floats, mode, float(smoothing))
+    launch_rows(_binary_row, *y.shape, values, y, t, *floats, mode, float(smoothing))
 
 
 @gpu
@@ -320,43 +321,45 @@ def binary_focal_crossentropy_backward_cuda(
 
 
 @gpu
-def _categorical_row(values, y, t, alpha, gamma, mode, smoothing):
-    r, total, s, g = cuda.blockIdx.x, ZERO, np.float32(smoothing), np.float32(gamma)
+def _categorical_row(values, y, t, alpha, gamma, mode, smoothing, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    total, s, g = ZERO, np.float32(smoothing), np.float32(gamma)
     each, spread = 1 if alpha.size > 1 else 0, s / np.float32(y.shape[1])
-    peak, whole = row_total(y, r, mode)
-    whole = block_sum(whole)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+    peak, whole = row_total(y, r, mode, first, team)
+    whole = team_sum(whole, team)
+    for c in range(first, y.shape[1], team):
         p = clip((exp(y[r, c] - peak) if mode == LOGITS else y[r, c]) / whole)
         share = alpha[each * c] * ((ONE - s) * t[r, c] + spread)
         total -= share * _power(ONE - p, g) * log(p)
-    total = block_sum(total)
-    if cuda.threadIdx.x == 0:
+    total = team_sum(total, team)
+    if writes:
         values[r] = total
 
 
 def categorical_focal_crossentropy_forward_cuda(values, y, t, alpha, gamma, mode, smoothing):
     arguments = (y, t, alpha, float(gamma), mode, float(smoothing))
-    launch(_categorical_row, len(y), THREADS, values, *arguments)
+    launch_rows(_categorical_row, *y.shape, values, *arguments)
 
 
 @gpu
-def _categorical_gradient_row(dy, y, t, weights, alpha, gamma, mode, smoothing):
-    r, along, s, g = cuda.blockIdx.x, ZERO, np.float32(smoothing), np.float32(gamma)
+def _categorical_gradient_row(dy, y, t, weights, alpha, gamma, mode, smoothing, team):
+    r, first, _ = own_row(y.shape[0], y.shape[1], team)
+    along, s, g = ZERO, np.float32(smoothing), np.float32(gamma)
     each, spread = 1 if alpha.size > 1 else 0, s / np.float32(y.shape[1])
-    peak, whole = row_total(y, r, mode)
-    whole = block_sum(whole)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+    peak, whole = row_total(y, r, mode, first, team)
+    whole = team_sum(whole, team)
+    for c in range(first, y.shape[1], team):
         q = (exp(y[r, c] - peak) if mode == LOGITS else y[r, c]) / whole
         share = alpha[each * c] * ((ONE - s) * t[r, c] + spread)
         slope = ZERO if was_clipped(q) else share * _class_slope(clip(q), g)
         dy[r, c] = slope
         along += slope * q
-    along = block_sum(along)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+    along = team_sum(along, team)
+    for c in range(first, y.shape[1], team):
         factor = exp(y[r, c] - peak) / whole if mode == LOGITS else ONE / whole
         dy[r, c] = weights[r] * factor * (dy[r, c] - along)
 
 
 def categorical_focal_crossentropy_backward_cuda(dy, y, t, weights, alpha, gamma, mode, smoothing):
     arguments = (y, t, weights, alpha, float(gamma), mode, float(smoothing))
-    launch(_categorical_gradient_row, len(y), THREADS, dy, *arguments)
+    launch_rows(_categorical_gradient_row, *y.shape, dy, *arguments)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from minicnnrnn.kernels.codes import PARTS
-from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
+from minicnnrnn.kernels.gpu import THREADS, cuda, divided, divisor, gpu, launch
 from minicnnrnn.kernels.jit import MAX_WORKERS, REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.normalization import (
     NO_FLOOR,
@@ -471,17 +471,19 @@ def _own_group(team, N, G):
 
 
 @gpu
-def _normalize_group(y, mean, inverse, x, gamma, beta, epsilon, team):
+def _normalize_group(y, mean, inverse, x, gamma, beta, epsilon, team, by_size):
     (N, S, C), G, t = x.shape, mean.shape[1], cuda.threadIdx.x % team
     (n, g), size = _own_group(team, N, G), C // G
     count, base, total, squares = S * size, g * size, ZERO, ZERO
     first = x[n, 0, base]
     for e in range(t, count, team):
-        total += x[n, e // size, base + e % size] - first
+        s, c = divided(e, by_size)
+        total += x[n, s, base + c] - first
     mu = np.float64(team_sum(total, team)) / count + np.float64(first)
     near = np.float32(mu)
     for e in range(t, count, team):
-        d = x[n, e // size, base + e % size] - near
+        s, c = divided(e, by_size)
+        d = x[n, s, base + c] - near
         squares += d * d
     variance = np.float64(team_sum(squares, team)) / count
     rate = np.float32(1 / math.sqrt(variance + epsilon))
@@ -489,7 +491,8 @@ def _normalize_group(y, mean, inverse, x, gamma, beta, epsilon, team):
     if t == 0:
         mean[n, g], inverse[n, g] = near, rate
     for e in range(t, count, team):
-        s, c = e // size, base + e % size
+        s, c = divided(e, by_size)
+        c += base
         v = (x[n, s, c] - near) * rate + rest
         if gamma.size:
             v *= gamma[c]
@@ -500,17 +503,19 @@ def group_norm_forward_cuda(y, mean, inverse, x, gamma, beta, epsilon, ws):
     team = team_for(x.size // max(1, mean.size))
     arrays = y, mean, inverse, x, gamma, beta
     blocks = -(-mean.size * team // THREADS)
-    launch(_normalize_group, blocks, THREADS, *arrays, float(epsilon), team)
+    by_size = divisor(x.shape[2] // mean.shape[1])
+    launch(_normalize_group, blocks, THREADS, *arrays, float(epsilon), team, by_size)
 
 
 @gpu
-def _differentiate_group(dx, x, dy, gamma, mean, inverse, team):
+def _differentiate_group(dx, x, dy, gamma, mean, inverse, team, by_size):
     (N, S, C), G, t = x.shape, mean.shape[1], cuda.threadIdx.x % team
     (n, g), size = _own_group(team, N, G), C // G
     count, base, first, second = S * size, g * size, ZERO, ZERO
     near, rate = mean[n, g], inverse[n, g]
     for e in range(t, count, team):
-        s, c = e // size, base + e % size
+        s, c = divided(e, by_size)
+        c += base
         d = dy[n, s, c] * gamma[c] if gamma.size else dy[n, s, c]
         first += d
         second += d * (x[n, s, c] - near)
@@ -518,7 +523,8 @@ def _differentiate_group(dx, x, dy, gamma, mean, inverse, team):
     level = team_sum(first, team) * share
     slope = team_sum(second, team) * share * (rate * rate)
     for e in range(t, count, team):
-        s, c = e // size, base + e % size
+        s, c = divided(e, by_size)
+        c += base
         d = dy[n, s, c] * gamma[c] if gamma.size else dy[n, s, c]
         dx[n, s, c] = rate * (d - level - (x[n, s, c] - near) * slope)
 
@@ -526,14 +532,15 @@ def _differentiate_group(dx, x, dy, gamma, mean, inverse, team):
 def group_norm_backward_input_cuda(dx, x, dy, gamma, mean, inverse, ws):
     team = team_for(x.size // max(1, mean.size))
     arrays = dx, x, dy, gamma, mean, inverse
-    launch(_differentiate_group, -(-mean.size * team // THREADS), THREADS, *arrays, team)
+    blocks, by_size = -(-mean.size * team // THREADS), divisor(x.shape[2] // mean.shape[1])
+    launch(_differentiate_group, blocks, THREADS, *arrays, team, by_size)
 
 
 @gpu
 def _term_of_scale(operands, r, c):
-    x, dy, mean, inverse = operands
-    (_, S, C), G = x.shape, mean.shape[1]
-    n, s, g = r // S, r % S, c // (C // G)
+    x, dy, mean, inverse, by_S, by_size = operands
+    n, s = divided(r, by_S)
+    g, _ = divided(c, by_size)
     d = dy[n, s, c]
     return d, d * ((x[n, s, c] - mean[n, g]) * inverse[n, g])
 
@@ -542,12 +549,13 @@ _scale_sums = column_sums(_term_of_scale)
 
 
 def group_norm_backward_weight_cuda(dgamma, dbeta, x, dy, mean, inverse, ws):
-    rows = x.shape[0] * x.shape[1]
-    launch_column_sums(_scale_sums, dbeta, dgamma, NONE, rows, ws, x, dy, mean, inverse)
+    N, S, C = x.shape
+    operands = x, dy, mean, inverse, divisor(S), divisor(C // mean.shape[1])
+    launch_column_sums(_scale_sums, dbeta, dgamma, NONE, N * S, ws, *operands)
 
 
 def group_norm_workspace_cuda(N, S, C):
-    return 2 * parts_of_columns(N * S) * C
+    return 2 * parts_of_columns(N * S, C) * C
 
 
 def _as_groups(*arrays):

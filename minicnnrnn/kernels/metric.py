@@ -8,7 +8,7 @@ import numpy as np
 
 from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
-from minicnnrnn.kernels.reduce import block_sum, block_sum_wide
+from minicnnrnn.kernels.reduce import block_sum_wide, launch_rows, own_row, team_sum
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -245,21 +245,22 @@ def variance_sums_cpu(totals, y, t, weights):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A block for every row. The sums over rows are of one block, or of one for every column.
+# A team of threads for every row. The sums over rows are of one block, or of one for every column.
 
 
 @gpu
-def _binary_row(values, y, t, threshold):
-    r, total = cuda.blockIdx.x, ZERO
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+def _binary_row(values, y, t, threshold, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    total = ZERO
+    for c in range(first, y.shape[1], team):
         total += _is_right(y[r, c], t[r, c], np.float32(threshold))
-    total = block_sum(total)
-    if cuda.threadIdx.x == 0:
+    total = team_sum(total, team)
+    if writes:
         values[r] = total / np.float32(y.shape[1])
 
 
 def binary_accuracy_cuda(values, y, t, threshold):
-    launch(_binary_row, len(y), THREADS, values, y, t, float(threshold))
+    launch_rows(_binary_row, *y.shape, values, y, t, float(threshold))
 
 
 @gpu
@@ -270,79 +271,85 @@ def _is_ahead(x, c, other, o):
 
 
 @gpu
-def _row_argmax(x, r):
-    """The column of the largest element of a row; all threads of the block get it."""
+def _row_argmax(x, r, first, team):
+    """The column of the largest element of a row; all threads of the team get it."""
     numbers = cuda.shared.array(THREADS, np.float32)
     columns = cuda.shared.array(THREADS, np.int64)
     t, largest, best = cuda.threadIdx.x, LOWEST, x.shape[1]
-    for c in range(t, x.shape[1], THREADS):
+    for c in range(first, x.shape[1], team):
         if _is_ahead(x[r, c], c, largest, best):
             largest, best = x[r, c], c
     cuda.syncthreads()  # somebody may still read the last result
     numbers[t], columns[t] = largest, best
     cuda.syncthreads()
-    half = THREADS // 2
+    half = team // 2
     while half > 0:
         o = t + half
-        if t < half and _is_ahead(numbers[o], columns[o], numbers[t], columns[t]):
+        if t % team < half and _is_ahead(numbers[o], columns[o], numbers[t], columns[t]):
             numbers[t], columns[t] = numbers[o], columns[o]
         cuda.syncthreads()
         half //= 2
-    return columns[0]
+    return columns[t - t % team]
 
 
 @gpu
-def _categorical_row(values, y, t):
-    r = cuda.blockIdx.x
-    answer, truth = _row_argmax(y, r), _row_argmax(t, r)
-    if cuda.threadIdx.x == 0:
+def _categorical_row(values, y, t, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    answer, truth = _row_argmax(y, r, first, team), _row_argmax(t, r, first, team)
+    if writes:
         values[r] = ONE if answer == truth else ZERO
 
 
 def categorical_accuracy_cuda(values, y, t):
-    launch(_categorical_row, len(y), THREADS, values, y, t)
+    launch_rows(_categorical_row, *y.shape, values, y, t)
 
 
 @gpu
-def _sparse_categorical_row(values, y, t):
-    r = cuda.blockIdx.x
-    answer = _row_argmax(y, r)
-    if cuda.threadIdx.x == 0:
+def _sparse_categorical_row(values, y, t, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    answer = _row_argmax(y, r, first, team)
+    if writes:
         values[r] = ONE if answer == t[r] else ZERO
 
 
 def sparse_categorical_accuracy_cuda(values, y, t):
-    launch(_sparse_categorical_row, len(y), THREADS, values, y, t)
+    launch_rows(_sparse_categorical_row, *y.shape, values, y, t)
 
 
 @gpu
-def _measure_top(values, y, r, label, k):
-    known, larger = label >= 0 and label < y.shape[1], ZERO
-    score = y[r, label] if known else ZERO
+def _number_above(y, r, label, first, team):
+    """How many scores of a row are above that of a label, as far as this thread sees."""
+    larger, score = ZERO, y[r, label] if label >= 0 and label < y.shape[1] else ZERO
     score = score if score == score else LOWEST
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+    for c in range(first, y.shape[1], team):
         larger += ONE if y[r, c] > score else ZERO
-    larger = block_sum(larger)
-    if cuda.threadIdx.x == 0:
+    return larger
+
+
+@gpu
+def _sparse_top_row(values, y, t, k, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    known = t[r] >= 0 and t[r] < y.shape[1]
+    larger = team_sum(_number_above(y, r, t[r], first, team), team)
+    if writes:
         values[r] = ONE if known and larger < np.float32(k) else ZERO
 
 
-@gpu
-def _sparse_top_row(values, y, t, k):
-    _measure_top(values, y, cuda.blockIdx.x, t[cuda.blockIdx.x], k)
-
-
 def sparse_top_k_cuda(values, y, t, k):
-    launch(_sparse_top_row, len(y), THREADS, values, y, t, k)
+    launch_rows(_sparse_top_row, *y.shape, values, y, t, k)
 
 
 @gpu
-def _top_row(values, y, t, k):
-    _measure_top(values, y, cuda.blockIdx.x, _row_argmax(t, cuda.blockIdx.x), k)
+def _top_row(values, y, t, k, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    label = _row_argmax(t, r, first, team)
+    larger = team_sum(_number_above(y, r, label, first, team), team)
+    if writes:
+        values[r] = ONE if larger < np.float32(k) else ZERO
 
 
 def top_k_cuda(values, y, t, k):
-    launch(_top_row, len(y), THREADS, values, y, t, k)
+    launch_rows(_top_row, *y.shape, values, y, t, k)
 
 
 @gpu

@@ -14,12 +14,15 @@ from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
 from minicnnrnn.kernels.reduce import (
-    LANES,
-    ROWS,
+    JOINED,
     block_sum_wide,
     column_sums,
+    grid_of_columns,
     lane_sum,
+    lane_sum_wide,
+    lanes_of,
     launch_column_sums,
+    own_column,
     parts_of_columns,
 )
 
@@ -194,7 +197,7 @@ def affine_workspace_numpy(R, C):
 
 WIDTH = 256  # lanes, if the channels are fewer
 BLOCK = 256  # wide rows that are summed before their sum is added to that of the part
-ZERO, ONE, NOTHING = np.float32(0), np.float32(1), np.float64(0)
+ZERO, ONE, FOUR, NOTHING = np.float32(0), np.float32(1), np.float32(4), np.float64(0)
 # A relu costs no loop of its own: outputs below a floor become the floor, and gradients are closed
 # where the output is not above a limit. No number is below NO_FLOOR, and none is NO_LIMIT or less.
 NO_FLOOR, NO_LIMIT = np.float32(-np.inf), np.float32(np.nan)
@@ -578,15 +581,15 @@ def batch_norm_backward_input_cpu(dx, x, dy, y, gamma, mean, inverse, dgamma, db
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# Statistics: blocks over some channels and a part of the rows, each part with a shift of its own as
-# on the CPU, and a thread for every channel that joins the parts. Maps: a thread for every element.
+# Statistics: blocks over some channels and a part of the rows, each part with a shift of its own,
+# and then blocks that join the parts. Maps: threads that keep to a channel. A forward pass reads x
+# twice and writes y, a backward pass reads x, dy and, behind a relu, y twice, and writes dx.
 
-SAMPLED = 8  # rows whose mean is the shift
 NONE = np.empty(0, np.float32)
 
 
 def batch_norm_workspace_cuda(R, C):
-    return (4 * parts_of_columns(R) + 1) * C
+    return (4 * parts_of_columns(R, C) + 1) * C
 
 
 def affine_workspace_cuda(R, C):
@@ -594,53 +597,106 @@ def affine_workspace_cuda(R, C):
 
 
 @gpu
-def _map_elements(y, x, center, scale, factor, shift, floor):
-    C, lowest = x.shape[1], np.float32(floor)
-    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        r, c = i // C, i % C
+def _map_rows(y, x, center, scale, factor, shift, floor, lanes):
+    (R, C), (c, row, rows), lowest = x.shape, own_column(lanes), np.float32(floor)
+    if c < C:
         rate = scale[c] * factor[c] if factor.size else scale[c]
         middle, offset = center[c] if center.size else ZERO, shift[c] if shift.size else ZERO
-        y[r, c] = _mapped(x[r, c], middle, rate, offset, lowest)
+        r, step = cuda.blockIdx.y * rows + row, cuda.gridDim.y * rows
+        while r + 3 * step < R:  # all four are read before one is written
+            v0, v1 = x[r, c], x[r + step, c]
+            v2, v3 = x[r + 2 * step, c], x[r + 3 * step, c]
+            y[r, c] = _mapped(v0, middle, rate, offset, lowest)
+            y[r + step, c] = _mapped(v1, middle, rate, offset, lowest)
+            y[r + 2 * step, c] = _mapped(v2, middle, rate, offset, lowest)
+            y[r + 3 * step, c] = _mapped(v3, middle, rate, offset, lowest)
+            r += 4 * step
+        while r < R:
+            y[r, c] = _mapped(x[r, c], middle, rate, offset, lowest)
+            r += step
+
+
+def _launch_map(y, x, center, scale, factor, shift, floor):
+    arrays, lanes = (y, x, center, scale, factor, shift), lanes_of(x.shape[1])
+    launch(_map_rows, grid_of_columns(*x.shape), THREADS, *arrays, floor, lanes)
 
 
 def affine_forward_cuda(y, x, center, scale, shift, ws):
-    over(_map_elements, x.size, y, x, center, scale, NONE, shift, -math.inf)
+    _launch_map(y, x, center, scale, NONE, shift, -math.inf)
 
 
 @gpu
-def _sum_part(x, mask, parts, ws):
-    (R, C), part = x.shape, cuda.blockIdx.y
-    c, row = cuda.blockIdx.x * LANES + cuda.threadIdx.x % LANES, cuda.threadIdx.x // LANES
+def _shift(x, mask, begin, end, c):
+    """About the mean of a part of the rows: that of four, or the first one that is not masked."""
+    if mask.size == 0:
+        quarter = (end - begin) // 4
+        near = x[begin, c] + x[begin + quarter, c]
+        far = x[begin + 2 * quarter, c] + x[begin + 3 * quarter, c]
+        return (near + far) * np.float32(0.25)
+    r = begin
+    while r < end and mask[r] == 0:
+        r += 1
+    return x[r, c] if r < end else ZERO
+
+
+@gpu
+def _sum_part(x, mask, parts, lanes, ws):
+    (R, C), (c, row, rows), part = x.shape, own_column(lanes), cuda.blockIdx.y
     begin, end = R * part // parts, R * (part + 1) // parts
     shift, count, first, second = ZERO, ZERO, ZERO, ZERO
     if c < C:
-        r, sampled = begin, 0
-        while r < end and sampled < SAMPLED:
-            if mask.size == 0 or mask[r] != 0:
-                shift += x[r, c]
-                sampled += 1
-            r += 1
-        shift /= np.float32(max(sampled, 1))
-        for r in range(begin + row, end, ROWS):
+        shift, r = _shift(x, mask, begin, end, c), begin + row
+        while mask.size == 0 and r + 3 * rows < end:
+            v0, v1 = x[r, c] - shift, x[r + rows, c] - shift
+            v2, v3 = x[r + 2 * rows, c] - shift, x[r + 3 * rows, c] - shift
+            count += FOUR
+            first += (v0 + v1) + (v2 + v3)
+            second += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+            r += 4 * rows
+        while r < end:
             if mask.size == 0 or mask[r] != 0:
                 v = x[r, c] - shift
                 count += ONE
                 first += v
                 second += v * v
-    count = lane_sum(count, LANES)
-    first, second = lane_sum(first, LANES), lane_sum(second, LANES)
+            r += rows
+    count = lane_sum(count, lanes)
+    first, second = lane_sum(first, lanes), lane_sum(second, lanes)
     if row == 0 and c < C:
         at = C + 4 * part * C + c
         ws[at], ws[at + C], ws[at + 2 * C], ws[at + 3 * C] = shift, first, second, count
 
 
 @gpu
+def _join_moments(ws, C, c, row, rows, parts):
+    """Mean and variance of a channel, whose parts are brought to the shift of the first one."""
+    count, total, squares, origin = NOTHING, NOTHING, NOTHING, NOTHING
+    if c < C:
+        origin = np.float64(ws[C + c])
+        for part in range(row, parts, rows):
+            at = C + 4 * part * C + c
+            n = np.float64(ws[at + 3 * C])
+            if n > 0:
+                d, first = ws[at] - origin, np.float64(ws[at + C])
+                count += n
+                total += first + n * d
+                squares += ws[at + 2 * C] + d * (2.0 * first + n * d)
+    count, total = lane_sum_wide(count, JOINED), lane_sum_wide(total, JOINED)
+    squares = lane_sum_wide(squares, JOINED)
+    if count == 0:
+        return NOTHING, NOTHING
+    mean = total / count
+    variance = squares / count - mean * mean
+    return origin + mean, NOTHING if variance < 0 else variance
+
+
+@gpu
 def _join_parts(
     mean, inverse, moving_mean, moving_variance, gamma, beta, momentum, epsilon, parts, ws
 ):
-    C = mean.size
-    for c in range(cuda.grid(1), C, cuda.gridsize(1)):
-        mu, variance = _moments(ws, C, c, C, 4 * C, parts)
+    C, (c, row, rows) = mean.size, own_column(JOINED)
+    mu, variance = _join_moments(ws, C, c, row, rows, parts)
+    if row == 0 and c < C:
         mean[c] = np.float32(mu)
         inverse[c] = np.float32(1 / math.sqrt(variance + epsilon))
         moving_mean[c] = np.float32(moving_mean[c] * momentum + mu * (1 - momentum))
@@ -651,26 +707,16 @@ def _join_parts(
 
 
 def batch_norm_forward_cuda(
-    y,
-    mean,
-    inverse,
-    moving_mean,
-    moving_variance,
-    x,
-    gamma,
-    beta,
-    mask,
-    momentum,
-    epsilon,
-    relu,
+    y, mean, inverse, moving_mean, moving_variance, x, gamma, beta, mask, momentum, epsilon, relu,
     ws,
-):
-    C, parts = x.shape[1], parts_of_columns(len(x))
-    launch(_sum_part, (-(-C // LANES), parts), THREADS, x, mask, parts, ws)
+):  # fmt: skip
+    R, C = x.shape
+    parts, lanes = parts_of_columns(R, C), lanes_of(C)
+    launch(_sum_part, (-(-C // lanes), parts), THREADS, x, mask, parts, lanes, ws)
     outputs = mean, inverse, moving_mean, moving_variance
     rates = float(momentum), float(epsilon)
-    over(_join_parts, C, *outputs, gamma, beta, *rates, parts, ws)
-    over(_map_elements, x.size, y, x, mean, inverse, gamma, ws, 0.0 if relu else -math.inf)
+    launch(_join_parts, -(-C // JOINED), THREADS, *outputs, gamma, beta, *rates, parts, ws)
+    _launch_map(y, x, mean, inverse, gamma, ws, 0.0 if relu else -math.inf)
 
 
 @gpu
@@ -681,18 +727,24 @@ def _invert(inverse, variance, epsilon):
 
 def batch_norm_inference_cuda(y, inverse, x, gamma, beta, mean, variance, epsilon, relu, ws):
     over(_invert, inverse.size, inverse, variance, float(epsilon))
-    over(_map_elements, x.size, y, x, mean, inverse, gamma, beta, 0.0 if relu else -math.inf)
+    _launch_map(y, x, mean, inverse, gamma, beta, 0.0 if relu else -math.inf)
+
+
+def _gated(y, dy):
+    """As ``_gate``: both are read without a branch, which would let one read wait for the other."""
+    return (y, 0.0) if y.size else (dy, float(NO_LIMIT))
 
 
 @gpu
-def _through_relu(dy, y, r, c):
-    return ZERO if y.size and y[r, c] <= ZERO else dy[r, c]
+def _through_relu(dy, y, limit, r, c):
+    g = dy[r, c]
+    return ZERO if y[r, c] <= np.float32(limit) else g
 
 
 @gpu
 def _term_of_scale(operands, r, c):
-    x, dy, y, mean = operands
-    g = _through_relu(dy, y, r, c)
+    x, dy, y, limit, mean = operands
+    g = _through_relu(dy, y, limit, r, c)
     return g, g * (x[r, c] - mean[c])
 
 
@@ -700,38 +752,49 @@ _scale_sums = column_sums(_term_of_scale)
 
 
 def batch_norm_backward_weight_cuda(dgamma, dbeta, x, dy, y, mean, inverse, ws):
-    launch_column_sums(_scale_sums, dbeta, dgamma, inverse, len(x), ws, x, dy, y, mean)
+    launch_column_sums(_scale_sums, dbeta, dgamma, inverse, len(x), ws, x, dy, *_gated(y, dy), mean)
 
 
 @gpu
-def _gradient_maps(gamma, mean, inverse, dgamma, dbeta, mask, R, ws):
-    c, C, counted = cuda.grid(1), mean.size, NOTHING
+def _count_rows(mask, ws):
+    counted = NOTHING
     for r in range(cuda.threadIdx.x, mask.size, THREADS):
-        if mask[r] != 0:
-            counted += 1.0
+        counted += 1.0 if mask[r] != 0 else 0.0
     counted = block_sum_wide(counted)
-    count = max(counted, 1.0) if mask.size else np.float64(R)
-    if c < C:
-        ws[c] = gamma[c] * inverse[c] if gamma.size else inverse[c]
-        if dgamma.size:
-            ws[C + c], ws[2 * C + c] = _through_statistics(
-                ws[c], count, mean[c], inverse[c], dgamma[c], dbeta[c]
-            )
+    if cuda.threadIdx.x == 0:
+        ws[0] = np.float32(max(counted, 1.0))
 
 
 @gpu
-def _gradient_elements(dx, x, dy, y, mask, constant, ws):
-    C = x.shape[1]
-    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        r, c = i // C, i % C
-        g = ws[c] * _through_relu(dy, y, r, c)
-        if not constant and (mask.size == 0 or mask[r] != 0):
-            g += ws[C + c] * x[r, c] + ws[2 * C + c]
-        dx[r, c] = g
+def _gradients(dx, x, dy, y, limit, gamma, mean, inverse, dgamma, dbeta, mask, lanes, ws):
+    (R, C), (c, row, rows) = x.shape, own_column(lanes)
+    if c < C:
+        a, b, d = gamma[c] * inverse[c] if gamma.size else inverse[c], ZERO, ZERO
+        if dgamma.size:
+            count = np.float64(ws[0]) if mask.size else np.float64(R)
+            b, d = _through_statistics(a, count, mean[c], inverse[c], dgamma[c], dbeta[c])
+        r, step = cuda.blockIdx.y * rows + row, cuda.gridDim.y * rows
+        while mask.size == 0 and dgamma.size and r + 3 * step < R:
+            g0, v0 = _through_relu(dy, y, limit, r, c), x[r, c]
+            g1, v1 = _through_relu(dy, y, limit, r + step, c), x[r + step, c]
+            g2, v2 = _through_relu(dy, y, limit, r + 2 * step, c), x[r + 2 * step, c]
+            g3, v3 = _through_relu(dy, y, limit, r + 3 * step, c), x[r + 3 * step, c]
+            dx[r, c] = a * g0 + (b * v0 + d)
+            dx[r + step, c] = a * g1 + (b * v1 + d)
+            dx[r + 2 * step, c] = a * g2 + (b * v2 + d)
+            dx[r + 3 * step, c] = a * g3 + (b * v3 + d)
+            r += 4 * step
+        while r < R:
+            g = a * _through_relu(dy, y, limit, r, c)
+            if dgamma.size and (mask.size == 0 or mask[r] != 0):
+                g += b * x[r, c] + d
+            dx[r, c] = g
+            r += step
 
 
 def batch_norm_backward_input_cuda(dx, x, dy, y, gamma, mean, inverse, dgamma, dbeta, mask, ws):
     R, C = x.shape
-    arrays = gamma, mean, inverse, dgamma, dbeta, mask
-    launch(_gradient_maps, -(-C // THREADS), THREADS, *arrays, R, ws)
-    over(_gradient_elements, x.size, dx, x, dy, y, mask, int(dgamma.size == 0), ws)
+    if mask.size and dgamma.size:
+        launch(_count_rows, 1, THREADS, mask, ws)
+    arrays = dx, x, dy, *_gated(y, dy), gamma, mean, inverse, dgamma, dbeta, mask
+    launch(_gradients, grid_of_columns(R, C), THREADS, *arrays, lanes_of(C), ws)

@@ -7,7 +7,7 @@ from minicnnrnn.kernels.elementary import ZERO
 from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.reduce import block_sum_wide
-from minicnnrnn.kernels.update import BLOCK, GRAIN, blocks, part, segment_of
+from minicnnrnn.kernels.update import BLOCK, GRAIN, blocks, first_segment, holds, next_segment, part
 
 L1, L2 = 0, 1  # columns of `rates`
 
@@ -189,9 +189,10 @@ def penalty_forward_cuda(total, sums, w, segments, rates, parts):
 
 @gpu
 def _gradient_elements(g, w, segments, rates, parts):
+    s = first_segment(segments, cuda.grid(1))
     for i in range(cuda.grid(1), g.size, cuda.gridsize(1)):
-        s = segment_of(segments, i)
-        if s >= 0:
+        s = next_segment(segments, s, i)
+        if holds(segments, s, i):
             l1 = np.float32(rates[s, L1]) / np.float32(parts)
             l2 = np.float32(2 * rates[s, L2]) / np.float32(parts)
             g[i] += _gradient(w[i], l1, l2)

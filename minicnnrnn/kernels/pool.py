@@ -4,8 +4,18 @@ import itertools
 
 import numpy as np
 
-from minicnnrnn.kernels.gpu import cuda, gpu, over, place
+from minicnnrnn.kernels.gpu import (
+    BLOCKS,
+    SIMULATED,
+    THREADS,
+    cuda,
+    divided,
+    divisor,
+    gpu,
+    launch,
+)
 from minicnnrnn.kernels.jit import cpu, inner, split
+from minicnnrnn.kernels.reduce import lane_sum, lanes_of, own_column
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -412,120 +422,245 @@ def masked_average_backward_input_cpu(dx, dy, mask):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A thread for every element of y in the forward passes, of dx in the backward passes, which
-# gather. Neighbouring threads are neighbouring channels.
+# A thread for every element of y in the forward passes; of dx in the backward passes, which
+# gather, but where windows lie side by side and no element is in two: there each window has one.
+# Neighbouring threads are neighbouring channels, and rows of blocks share the samples.
+# Of memory a forward pass reads x once, where windows do not overlap, and writes y (and numbers);
+# a backward pass reads those and dy, and writes dx. An average of all of an image is a sum over
+# columns: see ``reduce.py``.
+
+
+ONE, FOUR = np.float32(1), np.float32(4)
+MOST_SAMPLES = 2 if SIMULATED else 65535  # that rows of blocks can stand for at once
+
+
+def _launch(kernel, places, one, other, window, *arrays):
+    """Run a kernel for every one of (N, D, H, W, C) places.
+
+    It gets the arrays as vectors, for an offset costs less than five indices, the shapes of two
+    batches of images, what the window is, and divisors to find depth, row, column and channel of
+    a place, and the windows that hold it.
+    """
+    (N, D, H, W, C), strides = places, window[3:6]
+    blocks = min(-(-D * H * W * C // THREADS), BLOCKS), min(N, MOST_SAMPLES)
+    vectors = (array.reshape(-1) for array in arrays)
+    by = divisor(C), divisor(W), divisor(H), *map(divisor, strides)
+    launch(kernel, blocks, THREADS, *vectors, one, other, window, by)
 
 
 @gpu
-def _max_elements(y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
-    _, OD, OH, OW, C = y.shape
-    _, D, H, W, _ = x.shape
-    for o in range(cuda.grid(1), y.size, cuda.gridsize(1)):
-        n, od, oh, ow, c = place(o, OD, OH, OW, C)
-        d, h, w = od * SD - PD, oh * SH - PH, ow * SW - PW
-        i0, j0, k0 = max(0, -d), max(0, -h), max(0, -w)
-        best, won = LOWEST, np.int32((i0 * KH + j0) * KW + k0)
-        for i in range(i0, min(KD, D - d)):
-            for j in range(j0, min(KH, H - h)):
-                for k in range(k0, min(KW, W - w)):
-                    number = np.int32((i * KH + j) * KW + k)
-                    best, won = _better(x[n, d + i, h + j, w + k, c], number, best, won)
-        y[n, od, oh, ow, c] = best
-        if index.size:
-            index[n, od, oh, ow, c] = won
+def _pixel(e, by):
+    """Depth, row, column and channel of element `e` of an image."""
+    rest, c = divided(e, by[0])
+    rest, w = divided(rest, by[1])
+    d, h = divided(rest, by[2])
+    return d, h, w, c
+
+
+@gpu
+def _max_elements(y, index, x, outputs, image, window, by):
+    (N, OD, OH, OW, C), (_, D, H, W, _) = outputs, image
+    KD, KH, KW, SD, SH, SW, PD, PH, PW = window
+    size = OD * OH * OW * C
+    for n in range(cuda.blockIdx.y, N, cuda.gridDim.y):
+        for o in range(cuda.grid(1), size, cuda.blockDim.x * cuda.gridDim.x):
+            od, oh, ow, c = _pixel(o, by)
+            d, h, w = od * SD - PD, oh * SH - PH, ow * SW - PW
+            i0, j0, k0 = max(0, -d), max(0, -h), max(0, -w)
+            best, won = LOWEST, np.int32((i0 * KH + j0) * KW + k0)
+            for i in range(i0, min(KD, D - d)):
+                for j in range(j0, min(KH, H - h)):
+                    at = (((n * D + d + i) * H + h + j) * W + w) * C + c
+                    for k in range(k0, min(KW, W - w)):
+                        number = np.int32((i * KH + j) * KW + k)
+                        best, won = _better(x[at + k * C], number, best, won)
+            y[n * size + o] = best
+            if index.size:
+                index[n * size + o] = won
 
 
 def max_pool_forward_cuda(y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
-    over(_max_elements, y.size, y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+    window = KD, KH, KW, SD, SH, SW, PD, PH, PW
+    _launch(_max_elements, y.shape, y.shape, x.shape, window, y, index, x)
 
 
 @gpu
-def _max_gradient_elements(dx, dy, index, KD, KH, KW, SD, SH, SW, PD, PH, PW):
-    _, D, H, W, C = dx.shape
-    _, OD, OH, OW, _ = dy.shape
-    for e in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
-        n, d, h, w, c = place(e, D, H, W, C)
-        d0, d1 = _windows(d, KD, SD, PD, OD)
-        h0, h1 = _windows(h, KH, SH, PH, OH)
-        w0, w1 = _windows(w, KW, SW, PW, OW)
-        total = ZERO
-        for od in range(d0, d1):
-            for oh in range(h0, h1):
-                for ow in range(w0, w1):
-                    i, j, k = d + PD - od * SD, h + PH - oh * SH, w + PW - ow * SW
-                    if index[n, od, oh, ow, c] == (i * KH + j) * KW + k:
-                        total += dy[n, od, oh, ow, c]
-        dx[n, d, h, w, c] = total
+def _windows_of(position, extent, stride, padding, outputs):
+    """As ``_windows``, for a stride of which the ``divisor`` is given."""
+    last = position + padding
+    first = divided(last - extent, stride)[0] + 1 if last >= extent else 0
+    return first, min(outputs, divided(last, stride)[0] + 1)
+
+
+@gpu
+def _max_gradient_elements(dx, dy, index, image, outputs, window, by):
+    (N, D, H, W, C), (_, OD, OH, OW, _) = image, outputs
+    KD, KH, KW, SD, SH, SW, PD, PH, PW = window
+    size = D * H * W * C
+    for n in range(cuda.blockIdx.y, N, cuda.gridDim.y):
+        for e in range(cuda.grid(1), size, cuda.blockDim.x * cuda.gridDim.x):
+            d, h, w, c = _pixel(e, by)
+            d0, d1 = _windows_of(d, KD, by[3], PD, OD)
+            h0, h1 = _windows_of(h, KH, by[4], PH, OH)
+            w0, w1 = _windows_of(w, KW, by[5], PW, OW)
+            total = ZERO
+            for od in range(d0, d1):
+                for oh in range(h0, h1):
+                    at = ((n * OD + od) * OH + oh) * OW * C + c
+                    line = ((d + PD - od * SD) * KH + h + PH - oh * SH) * KW + w + PW
+                    for ow in range(w0, w1):
+                        if index[at + ow * C] == line - ow * SW:
+                            total += dy[at + ow * C]
+            dx[n * size + e] = total
+
+
+@gpu
+def _max_gradient_windows(dx, dy, index, image, outputs, window, by):
+    """Of windows that lie side by side: a thread for each, which writes all that it holds.
+
+    Behind the last windows are some that have no output, as far as the image goes on there.
+    """
+    (N, D, H, W, C), (_, OD, OH, OW, _) = image, outputs
+    KD, KH, KW = window[0], window[1], window[2]
+    size = -(-D // KD) * -(-H // KH) * -(-W // KW) * C
+    for n in range(cuda.blockIdx.y, N, cuda.gridDim.y):
+        for o in range(cuda.grid(1), size, cuda.blockDim.x * cuda.gridDim.x):
+            od, oh, ow, c = _pixel(o, by)
+            won, gradient = np.int32(-1), ZERO
+            if od < OD and oh < OH and ow < OW:
+                at = (((n * OD + od) * OH + oh) * OW + ow) * C + c
+                won, gradient = index[at], dy[at]
+            d, h, w = od * KD, oh * KH, ow * KW
+            for i in range(min(KD, D - d)):
+                for j in range(min(KH, H - h)):
+                    at = (((n * D + d + i) * H + h + j) * W + w) * C + c
+                    for k in range(min(KW, W - w)):
+                        dx[at + k * C] = gradient if won == (i * KH + j) * KW + k else ZERO
 
 
 def max_pool_backward_input_cuda(dx, dy, index, KD, KH, KW, SD, SH, SW, PD, PH, PW):
-    over(_max_gradient_elements, dx.size, dx, dy, index, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+    window = KD, KH, KW, SD, SH, SW, PD, PH, PW
+    if (SD, SH, SW, PD, PH, PW) == (KD, KH, KW, 0, 0, 0):
+        N, D, H, W, C = dx.shape
+        places = N, -(-D // KD), -(-H // KH), -(-W // KW), C
+        _launch(_max_gradient_windows, places, dx.shape, dy.shape, window, dx, dy, index)
+    else:
+        _launch(_max_gradient_elements, dx.shape, dx.shape, dy.shape, window, dx, dy, index)
 
 
 @gpu
-def _average_elements(y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
-    _, OD, OH, OW, C = y.shape
-    _, D, H, W, _ = x.shape
-    for o in range(cuda.grid(1), y.size, cuda.gridsize(1)):
-        n, od, oh, ow, c = place(o, OD, OH, OW, C)
-        d, h, w = od * SD - PD, oh * SH - PH, ow * SW - PW
-        total = ZERO
-        for i in range(max(0, d), min(d + KD, D)):
-            for j in range(max(0, h), min(h + KH, H)):
-                for k in range(max(0, w), min(w + KW, W)):
-                    total += x[n, i, j, k, c]
-        plane = _length(od, SD, PD, KD, D) * _length(oh, SH, PH, KH, H)
-        y[n, od, oh, ow, c] = total / np.float32(plane * _length(ow, SW, PW, KW, W))
+def _average_elements(y, x, outputs, image, window, by):
+    (N, OD, OH, OW, C), (_, D, H, W, _) = outputs, image
+    KD, KH, KW, SD, SH, SW, PD, PH, PW = window
+    size = OD * OH * OW * C
+    for n in range(cuda.blockIdx.y, N, cuda.gridDim.y):
+        for o in range(cuda.grid(1), size, cuda.blockDim.x * cuda.gridDim.x):
+            od, oh, ow, c = _pixel(o, by)
+            d, h, w = od * SD - PD, oh * SH - PH, ow * SW - PW
+            total = ZERO
+            for i in range(max(0, d), min(d + KD, D)):
+                for j in range(max(0, h), min(h + KH, H)):
+                    at = ((n * D + i) * H + j) * W * C + c
+                    for k in range(max(0, w), min(w + KW, W)):
+                        total += x[at + k * C]
+            plane = _length(od, SD, PD, KD, D) * _length(oh, SH, PH, KH, H)
+            y[n * size + o] = total / np.float32(plane * _length(ow, SW, PW, KW, W))
+
+
+def _is_whole(x, KD, KH, KW, PD, PH, PW):
+    """Whether the one window is the image."""
+    return x.shape[1:4] == (KD, KH, KW) and PD == PH == PW == 0
 
 
 def average_pool_forward_cuda(y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
-    over(_average_elements, y.size, y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+    if _is_whole(x, KD, KH, KW, PD, PH, PW):
+        N, _, _, _, C = x.shape
+        _launch_columns(_average_columns, y.reshape(N, C), x.reshape(N, -1, C), NO_MASK)
+    else:
+        window = KD, KH, KW, SD, SH, SW, PD, PH, PW
+        _launch(_average_elements, y.shape, y.shape, x.shape, window, y, x)
 
 
 @gpu
-def _average_gradient_elements(dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW):
-    _, D, H, W, C = dx.shape
-    _, OD, OH, OW, _ = dy.shape
-    for e in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
-        n, d, h, w, c = place(e, D, H, W, C)
-        d0, d1 = _windows(d, KD, SD, PD, OD)
-        h0, h1 = _windows(h, KH, SH, PH, OH)
-        w0, w1 = _windows(w, KW, SW, PW, OW)
-        total = ZERO
-        for od in range(d0, d1):
-            for oh in range(h0, h1):
-                plane = _length(od, SD, PD, KD, D) * _length(oh, SH, PH, KH, H)
-                for ow in range(w0, w1):
-                    count = np.float32(plane * _length(ow, SW, PW, KW, W))
-                    total += dy[n, od, oh, ow, c] / count
-        dx[n, d, h, w, c] = total
+def _average_gradient_elements(dx, dy, image, outputs, window, by):
+    (N, D, H, W, C), (_, OD, OH, OW, _) = image, outputs
+    KD, KH, KW, SD, SH, SW, PD, PH, PW = window
+    size = D * H * W * C
+    for n in range(cuda.blockIdx.y, N, cuda.gridDim.y):
+        for e in range(cuda.grid(1), size, cuda.blockDim.x * cuda.gridDim.x):
+            d, h, w, c = _pixel(e, by)
+            d0, d1 = _windows_of(d, KD, by[3], PD, OD)
+            h0, h1 = _windows_of(h, KH, by[4], PH, OH)
+            w0, w1 = _windows_of(w, KW, by[5], PW, OW)
+            total = ZERO
+            for od in range(d0, d1):
+                for oh in range(h0, h1):
+                    at = ((n * OD + od) * OH + oh) * OW * C + c
+                    plane = _length(od, SD, PD, KD, D) * _length(oh, SH, PH, KH, H)
+                    for ow in range(w0, w1):
+                        count = np.float32(plane * _length(ow, SW, PW, KW, W))
+                        total += dy[at + ow * C] / count
+            dx[n * size + e] = total
 
 
 def average_pool_backward_input_cuda(dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW):
-    over(_average_gradient_elements, dx.size, dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW)
+    if _is_whole(dx, KD, KH, KW, PD, PH, PW):
+        N, _, _, _, C = dx.shape
+        _launch_columns(_share_columns, dy.reshape(N, C), dx.reshape(N, -1, C), NO_MASK)
+    else:
+        window = KD, KH, KW, SD, SH, SW, PD, PH, PW
+        _launch(_average_gradient_elements, dx.shape, dx.shape, dy.shape, window, dx, dy)
+
+
+# Averages of everything: blocks of a tile of channels, rows of lanes that share the pixels.
+
+NO_MASK = np.empty((0, 0), np.uint8)
+
+
+def _launch_columns(kernel, y, x, mask):
+    N, C = y.shape
+    blocks = -(-C // lanes_of(C)), min(N, MOST_SAMPLES)
+    launch(kernel, blocks, THREADS, y, x, mask, lanes_of(C))
 
 
 @gpu
-def _masked_average_elements(y, x, mask):
-    for o in range(cuda.grid(1), y.size, cuda.gridsize(1)):
-        n, c, total = o // y.shape[1], o % y.shape[1], ZERO
-        for t in range(x.shape[1]):
-            if mask[n, t]:
-                total += x[n, t, c]
-        y[n, c] = total / _valid_steps(mask, n)
+def _average_columns(y, x, mask, lanes):
+    (N, S, C), (c, row, rows) = x.shape, own_column(lanes)
+    for n in range(cuda.blockIdx.y, N, cuda.gridDim.y):
+        total, count, s = ZERO, ZERO, row
+        while mask.size == 0 and c < C and s + 3 * rows < S:
+            v0, v1 = x[n, s, c], x[n, s + rows, c]
+            v2, v3 = x[n, s + 2 * rows, c], x[n, s + 3 * rows, c]
+            total += (v0 + v1) + (v2 + v3)
+            count += FOUR
+            s += 4 * rows
+        while c < C and s < S:
+            if mask.size == 0 or mask[n, s] != 0:
+                total += x[n, s, c]
+                count += ONE
+            s += rows
+        total, count = lane_sum(total, lanes), lane_sum(count, lanes)
+        if row == 0 and c < C:
+            y[n, c] = total / max(count, ONE)
+
+
+@gpu
+def _share_columns(dy, dx, mask, lanes):
+    (N, S, C), (c, row, rows) = dx.shape, own_column(lanes)
+    for n in range(cuda.blockIdx.y, N, cuda.gridDim.y):
+        count = ZERO
+        for s in range(cuda.threadIdx.x, S, THREADS):
+            count += ONE if mask.size == 0 or mask[n, s] != 0 else ZERO
+        count = max(lane_sum(count, 1), ONE)
+        for s in range(row, S, rows):
+            if c < C:
+                shown = mask.size == 0 or mask[n, s] != 0
+                dx[n, s, c] = dy[n, c] / count if shown else ZERO
 
 
 def masked_average_forward_cuda(y, x, mask):
-    over(_masked_average_elements, y.size, y, x, mask)
-
-
-@gpu
-def _masked_share_elements(dx, dy, mask):
-    _, T, C = dx.shape
-    for e in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
-        n, t, c = e // (T * C), e // C % T, e % C
-        dx[n, t, c] = dy[n, c] / _valid_steps(mask, n) if mask[n, t] else ZERO
+    _launch_columns(_average_columns, y, x, mask)
 
 
 def masked_average_backward_input_cuda(dx, dy, mask):
-    over(_masked_share_elements, dx.size, dx, dy, mask)
+    _launch_columns(_share_columns, dy, dx, mask)

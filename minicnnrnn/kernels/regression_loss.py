@@ -19,9 +19,9 @@ from minicnnrnn.kernels.codes import (
     SQUARED,
 )
 from minicnnrnn.kernels.elementary import exp, log, log1p, tanh
-from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
-from minicnnrnn.kernels.reduce import block_sum
+from minicnnrnn.kernels.reduce import launch_rows, own_row, team_sum
 
 EPSILON = 1e-7  # Keras' epsilon()
 
@@ -269,7 +269,7 @@ def regression_loss_backward_cpu(dy, y, t, weights, code, delta):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A block for every row of values; a thread for every element of a gradient.
+# A team of threads for every row of values; a thread for every element of a gradient.
 
 
 @gpu
@@ -289,17 +289,18 @@ def _value(y, t, code, delta):
 
 
 @gpu
-def _value_of_row(values, y, t, code, delta):
-    r, total = cuda.blockIdx.x, ZERO
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+def _value_of_row(values, y, t, code, delta, team):
+    r, first, writes = own_row(y.shape[0], y.shape[1], team)
+    total = ZERO
+    for c in range(first, y.shape[1], team):
         total += _value(y[r, c], t[r, c], code, np.float32(delta))
-    total = block_sum(total)
-    if cuda.threadIdx.x == 0:
+    total = team_sum(total, team)
+    if writes:
         values[r] = total / np.float32(y.shape[1])
 
 
 def regression_loss_forward_cuda(values, y, t, code, delta):
-    launch(_value_of_row, len(y), THREADS, values, y, t, code, float(delta))
+    launch_rows(_value_of_row, *y.shape, values, y, t, code, float(delta))
 
 
 @gpu

@@ -7,7 +7,7 @@ from minicnnrnn.kernels.elementary import ONE, ZERO, always, choose
 from minicnnrnn.kernels.gpu import cuda, gpu, over, place
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
-from minicnnrnn.kernels.reduce import column_sums, launch_column_sums
+from minicnnrnn.kernels.reduce import column_sums, launch_column_sums, parts_at_most
 from minicnnrnn.kernels.scale import shared, shared_row
 
 # ---------------------------------------------------------------------------------------
@@ -322,4 +322,4 @@ def prelu_backward_weight_cuda(dw, dy, x, ws):
 
 
 def prelu_workspace_cuda(size):
-    return 2 * PARTS * size
+    return 2 * parts_at_most(size) * size

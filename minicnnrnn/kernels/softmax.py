@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from minicnnrnn.kernels.elementary import ZERO, exp, log
-from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
+from minicnnrnn.kernels.gpu import gpu
 from minicnnrnn.kernels.jit import REASSOCIATE, cpu, inner, split
 from minicnnrnn.kernels.panel import address, floats
-from minicnnrnn.kernels.reduce import block_max, block_sum
+from minicnnrnn.kernels.reduce import launch_rows, own_row, team_max, team_sum
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -176,74 +176,76 @@ def log_softmax_backward_cpu(dx, dy, y):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A block for every row, whose threads walk through the columns and meet for the sums.
+# A team of threads for every row: they walk through the columns and meet for the sums.
 
 LOWEST = np.float32(-np.inf)
 
 
 @gpu
-def row_max(x, n):
-    """The largest of a row, for all threads of the block."""
+def row_max(x, n, first, team):
+    """The largest of a row, for all threads of a team, from their first columns on."""
     highest = LOWEST
-    for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
+    for c in range(first, x.shape[1], team):
         highest = highest if x[n, c] <= highest else x[n, c]
-    return block_max(highest)
+    return team_max(highest, team)
 
 
 @gpu
-def _softmax_forward_row(y, x):
-    n = cuda.blockIdx.x
-    highest, total = row_max(x, n), ZERO
-    for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
+def _softmax_forward_row(y, x, team):
+    n, first, _ = own_row(x.shape[0], x.shape[1], team)
+    highest, total = row_max(x, n, first, team), ZERO
+    for c in range(first, x.shape[1], team):
         y[n, c] = exp(x[n, c] - highest)
         total += y[n, c]
-    total = block_sum(total)
-    for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
+    total = team_sum(total, team)
+    for c in range(first, x.shape[1], team):
         y[n, c] /= total
 
 
 def softmax_forward_cuda(y, x):
-    launch(_softmax_forward_row, len(x), THREADS, y, x)
+    launch_rows(_softmax_forward_row, *x.shape, y, x)
 
 
 @gpu
-def _softmax_backward_row(dx, dy, y):
-    n, mean = cuda.blockIdx.x, ZERO
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+def _softmax_backward_row(dx, dy, y, team):
+    n, first, _ = own_row(y.shape[0], y.shape[1], team)
+    mean = ZERO
+    for c in range(first, y.shape[1], team):
         mean += dy[n, c] * y[n, c]
-    mean = block_sum(mean)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+    mean = team_sum(mean, team)
+    for c in range(first, y.shape[1], team):
         dx[n, c] = y[n, c] * (dy[n, c] - mean)
 
 
 def softmax_backward_cuda(dx, dy, y):
-    launch(_softmax_backward_row, len(y), THREADS, dx, dy, y)
+    launch_rows(_softmax_backward_row, *y.shape, dx, dy, y)
 
 
 @gpu
-def _log_softmax_forward_row(y, x):
-    n = cuda.blockIdx.x
-    highest, total = row_max(x, n), ZERO
-    for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
+def _log_softmax_forward_row(y, x, team):
+    n, first, _ = own_row(x.shape[0], x.shape[1], team)
+    highest, total = row_max(x, n, first, team), ZERO
+    for c in range(first, x.shape[1], team):
         total += exp(x[n, c] - highest)
-    total = log(block_sum(total))
-    for c in range(cuda.threadIdx.x, x.shape[1], THREADS):
+    total = log(team_sum(total, team))
+    for c in range(first, x.shape[1], team):
         y[n, c] = (x[n, c] - highest) - total
 
 
 def log_softmax_forward_cuda(y, x):
-    launch(_log_softmax_forward_row, len(x), THREADS, y, x)
+    launch_rows(_log_softmax_forward_row, *x.shape, y, x)
 
 
 @gpu
-def _log_softmax_backward_row(dx, dy, y):
-    n, total = cuda.blockIdx.x, ZERO
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+def _log_softmax_backward_row(dx, dy, y, team):
+    n, first, _ = own_row(y.shape[0], y.shape[1], team)
+    total = ZERO
+    for c in range(first, y.shape[1], team):
         total += dy[n, c]
-    total = block_sum(total)
-    for c in range(cuda.threadIdx.x, y.shape[1], THREADS):
+    total = team_sum(total, team)
+    for c in range(first, y.shape[1], team):
         dx[n, c] = dy[n, c] - exp(y[n, c]) * total
 
 
 def log_softmax_backward_cuda(dx, dy, y):
-    launch(_log_softmax_backward_row, len(y), THREADS, dx, dy, y)
+    launch_rows(_log_softmax_backward_row, *y.shape, dx, dy, y)

@@ -8,7 +8,7 @@ parameters and padding, keeps its value and its slots.
 import numpy as np
 
 from minicnnrnn.kernels.elementary import always, elementary, sqrt
-from minicnnrnn.kernels.gpu import cuda, gpu, launch, over
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import cpu, inner, split
 
 # Entries of `rates`: the first two for every optimizer, the others for the one they name.
@@ -346,13 +346,14 @@ def adam_update_cpu(w, m, v, v_max, g, rates, step, segments):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A thread for every element, which looks up the segment that it lies in. Rates and the number of
-# the step are read by the kernels alone; the step is counted when no thread reads it any more.
+# A thread for every element, one kernel for the whole update. A thread searches the segment of its
+# first element, and goes on from there for the others. Rates and the number of the step are read
+# by the kernels alone; the step is counted when no thread reads it any more.
 
 
 @gpu
-def segment_of(segments, i):
-    """The number of the segment that element `i` lies in, or -1 for none."""
+def first_segment(segments, i):
+    """The first segment that does not end before element `i`."""
     low, high = 0, segments.shape[0]
     while low < high:
         middle = (low + high) // 2
@@ -360,7 +361,21 @@ def segment_of(segments, i):
             low = middle + 1
         else:
             high = middle
-    return low if low < segments.shape[0] and segments[low, 0] <= i else -1
+    return low
+
+
+@gpu
+def next_segment(segments, s, i):
+    """As ``first_segment``, which is `s` or comes after it."""
+    while s < segments.shape[0] and segments[s, 1] <= i:
+        s += 1
+    return s
+
+
+@gpu
+def holds(segments, s, i):
+    """Whether segment `s` is one, and has begun at element `i`."""
+    return s < segments.shape[0] and segments[s, 0] <= i
 
 
 @gpu
@@ -368,38 +383,55 @@ def _decay(rates):
     return np.float32(rates[WEIGHT_DECAY]) * np.float32(rates[LEARNING_RATE])
 
 
+# Above the number of the step, blocks count themselves: the last one of a kernel finds that all
+# others have read it, and puts the next number there, with none above it.
+BLOCK_DONE = 1 << 40
+
+
+@gpu
+def _moves(step):
+    return step[0] % BLOCK_DONE
+
+
 @gpu
 def _count(step):
-    step[0] += 1
+    """Count the step; what all threads of all blocks call last."""
+    cuda.syncthreads()
+    if cuda.threadIdx.x == 0:
+        before = cuda.atomic.add(step, 0, BLOCK_DONE)
+        if before // BLOCK_DONE == cuda.gridDim.x - 1:
+            step[0] = before % BLOCK_DONE + 1
 
 
 @gpu
-def _sgd_elements(w, velocity, g, rates, segments, nesterov):
+def _sgd_elements(w, velocity, g, rates, step, segments, nesterov):
     rate, momentum = np.float32(rates[LEARNING_RATE]), np.float32(rates[SGD_MOMENTUM])
     decay = _decay(rates)
+    s = first_segment(segments, cuda.grid(1))
     for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
-        s = segment_of(segments, i)
-        if s < 0:
+        s = next_segment(segments, s, i)
+        if not holds(segments, s, i):
             continue
         shrink = decay if segments[s, 2] else ZERO
         v = velocity[i] if velocity.size else ZERO
         w[i], v = _sgd(w[i], v, g[i], rate, momentum, shrink, nesterov)
         if velocity.size:
             velocity[i] = v
+    _count(step)
 
 
 def sgd_update_cuda(w, velocity, g, rates, step, segments, nesterov):
-    over(_sgd_elements, w.size, w, velocity, g, rates, segments, nesterov)
-    launch(_count, 1, 1, step)
+    over(_sgd_elements, max(1, w.size), w, velocity, g, rates, step, segments, nesterov)
 
 
 @gpu
-def _rmsprop_elements(w, square, velocity, mean, g, rates, segments):
+def _rmsprop_elements(w, square, velocity, mean, g, rates, step, segments):
     decay = _decay(rates)
     rate, rho, rest, momentum, epsilon = _rmsprop_constants(rates)
+    s = first_segment(segments, cuda.grid(1))
     for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
-        s = segment_of(segments, i)
-        if s < 0:
+        s = next_segment(segments, s, i)
+        if not holds(segments, s, i):
             continue
         shrink = decay if segments[s, 2] else ZERO
         average, variance = ZERO, _mean(square[i], g[i] * g[i], rho, rest)
@@ -412,27 +444,29 @@ def _rmsprop_elements(w, square, velocity, mean, g, rates, segments):
             move = momentum * velocity[i] + move
             velocity[i] = move
         w[i] = w[i] - w[i] * shrink - move
+    _count(step)
 
 
 def rmsprop_update_cuda(w, square, velocity, mean, g, rates, step, segments):
-    over(_rmsprop_elements, w.size, w, square, velocity, mean, g, rates, segments)
-    launch(_count, 1, 1, step)
+    arrays = w, square, velocity, mean, g
+    over(_rmsprop_elements, max(1, w.size), *arrays, rates, step, segments)
 
 
 @gpu
-def _adagrad_elements(w, square, g, rates, segments):
+def _adagrad_elements(w, square, g, rates, step, segments):
     rate, epsilon = np.float32(rates[LEARNING_RATE]), np.float32(rates[ADAGRAD_EPSILON])
     decay = _decay(rates)
+    s = first_segment(segments, cuda.grid(1))
     for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
-        s = segment_of(segments, i)
-        if s >= 0:
+        s = next_segment(segments, s, i)
+        if holds(segments, s, i):
             shrink = decay if segments[s, 2] else ZERO
             w[i], square[i] = _adagrad(w[i], square[i], g[i], rate, epsilon, shrink)
+    _count(step)
 
 
 def adagrad_update_cuda(w, square, g, rates, step, segments):
-    over(_adagrad_elements, w.size, w, square, g, rates, segments)
-    launch(_count, 1, 1, step)
+    over(_adagrad_elements, max(1, w.size), w, square, g, rates, step, segments)
 
 
 @gpu
@@ -445,11 +479,12 @@ def _missing(rest, t):
 def _adam_elements(w, m, v, v_max, g, rates, step, segments):
     rate, epsilon = np.float32(rates[LEARNING_RATE]), np.float32(rates[ADAM_EPSILON])
     rest_1, rest_2 = np.float32(1 - rates[ADAM_BETA_1]), np.float32(1 - rates[ADAM_BETA_2])
-    t, decay = np.float32(step[0] + 1), _decay(rates)
+    t, decay = np.float32(_moves(step) + 1), _decay(rates)
     rate *= sqrt(_missing(rest_2, t)) / _missing(rest_1, t)
+    s = first_segment(segments, cuda.grid(1))
     for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
-        s = segment_of(segments, i)
-        if s < 0:
+        s = next_segment(segments, s, i)
+        if not holds(segments, s, i):
             continue
         shrink = decay if segments[s, 2] else ZERO
         highest = v_max[i] if v_max.size else ZERO
@@ -458,8 +493,8 @@ def _adam_elements(w, m, v, v_max, g, rates, step, segments):
         )
         if v_max.size:
             v_max[i] = highest
+    _count(step)
 
 
 def adam_update_cuda(w, m, v, v_max, g, rates, step, segments):
-    over(_adam_elements, w.size, w, m, v, v_max, g, rates, step, segments)
-    launch(_count, 1, 1, step)
+    over(_adam_elements, max(1, w.size), w, m, v, v_max, g, rates, step, segments)

@@ -40,7 +40,8 @@ class Context:
         # [seed, number of the train step]: all that random kernels draw from.
         self.random_state = device.zeros((2,), np.int64)
         self.random_state[0] = generator(seed, "kernels").integers(2**62)
-        self.penalty = device.zeros((1,), np.float64)  # what layers add to the loss of a batch
+        self._penalty = device.zeros((1,), np.float64)
+        self.penalized = False
         self.parameters = Parameters([], device)
         self.workspace = Buffer(device)  # in which the kernels of all layers train, one by one
         self.gradients = Relay(device)  # of what layers compute, on the way down
@@ -64,8 +65,27 @@ class Context:
         """What changes when the model moves to another device, parameters apart."""
         state, penalty = device.empty((2,), np.int64), device.zeros((1,), np.float64)
         state[...] = np.asarray(self.random_state)
-        moved = {"device": device, "random_state": state, "penalty": penalty}
+        moved = {"device": device, "random_state": state, "_penalty": penalty}
         return moved | self._memory(device)
+
+    @property
+    def penalty(self) -> Any:
+        """What layers and weights add to the loss of a batch: a number on the device.
+
+        It is set to zero when somebody first asks for it, so that models without penalties, most
+        of them, spend nothing on it.
+        """
+        if not self.penalized:
+            self.penalized, self._penalty[:] = True, 0
+        return self._penalty
+
+    @penalty.setter
+    def penalty(self, value: Any) -> None:
+        self._penalty = value
+
+    def forget_penalty(self) -> None:
+        """Begin another batch."""
+        self.penalized = False
 
     def adopt(self, weights: list[Weight]) -> None:
         """Lay out the parameters for these weights; values that exist are kept."""
