@@ -587,7 +587,7 @@ def _forward_walk(S, far):
         kept = cuda.local.array((KEPT, 4), np.float32)
         fetched = cuda.local.array(5, np.float32)
         area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
-        places = places_of(sharing, begin, S, U, STATES)
+        places = places_of(sharing, begin)
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         factors = states + S * U
@@ -606,14 +606,15 @@ def _forward_walk(S, far):
             if t < S * U:
                 n = first + mine
                 _fetch_forward(fetched, before, b, mask, s, time, n, unit, U, reset_after)
-            for product in range(1 if reset_after else 2):
-                if product:
-                    _reset_units(
-                        gates, tape, before, b, mask, s, time, area, sharing, places, S, first,
-                        recurrent_activation,
-                    )  # fmt: skip
-                    cuda.syncthreads()
-                multiply_share(area, kept, ws, sharing, places, S)
+            multiply_share(area, kept, ws, sharing, places, S, far)
+            cuda.syncthreads()
+            if not reset_after:
+                _reset_units(
+                    gates, tape, before, b, mask, s, time, area, sharing, places, S, first,
+                    recurrent_activation,
+                )  # fmt: skip
+                cuda.syncthreads()
+                multiply_share(area, kept, ws, sharing, places, S, far)
                 cuda.syncthreads()
             i = t
             while i < S * U:
@@ -707,7 +708,7 @@ def _backward_walk(S, far):
         kept = cuda.local.array((KEPT, 4), np.float32)
         fetched = cuda.local.array(7, np.float32)
         area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
-        places = places_of(sharing, begin, S, U, STATES)
+        places = places_of(sharing, begin)
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         factors = states + S * U
@@ -722,7 +723,7 @@ def _backward_walk(S, far):
                 _fetch_backward(fetched, gates, h, dy, mask, s, time, first + mine, unit)
             # Without `reset_after` this is the second product of the step before.
             if s < T - 1:
-                multiply_share(area, kept, ws, sharing, places, S)
+                multiply_share(area, kept, ws, sharing, places, S, far)
             cuda.syncthreads()
             i = t
             while i < S * U:
@@ -748,7 +749,7 @@ def _backward_walk(S, far):
                 i += threads
             cuda.syncthreads()
             if not reset_after:
-                multiply_share(area, kept, ws, sharing, places, S)
+                multiply_share(area, kept, ws, sharing, places, S, far)
                 cuda.syncthreads()
                 _reset_backward(
                     dgates, gates, h, mask, s, time, area, sharing, places, S, first,

@@ -551,7 +551,7 @@ def _forward_walk(S, far):
         kept = cuda.local.array((KEPT, 4), np.float32)
         fetched = cuda.local.array(5, np.float32)
         area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
-        places = places_of(sharing, begin, S, U, STATES)
+        places = places_of(sharing, begin)
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         cells, factors = states + S * U, states + 2 * S * U
@@ -569,7 +569,7 @@ def _forward_walk(S, far):
             new, tape = (s + 1 if slots > 2 else (s + 1) & 1), (s if gates.shape[0] > 1 else 0)
             if t < S * U:
                 _fetch_forward(fetched, before, mask, s, time, first + mine, unit, U)
-            multiply_share(area, kept, ws, sharing, places, S)
+            multiply_share(area, kept, ws, sharing, places, S, far)
             cuda.syncthreads()
             i = t
             while i < S * U:
@@ -620,7 +620,7 @@ def _backward_walk(S, far):
         kept = cuda.local.array((KEPT, 4), np.float32)
         fetched = cuda.local.array(8, np.float32)
         area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
-        places = places_of(sharing, begin, S, U, STATES)
+        places = places_of(sharing, begin)
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         cells, factors = states + S * U, states + 2 * S * U
@@ -634,7 +634,7 @@ def _backward_walk(S, far):
             if t < S * U:
                 _fetch_backward(fetched, gates, c, dy, mask, T, s, time, first + mine, unit, U)
             if s < T - 1:
-                multiply_share(area, kept, ws, sharing, places, S)
+                multiply_share(area, kept, ws, sharing, places, S, far)
             cuda.syncthreads()
             i = t
             while i < S * U:

@@ -209,13 +209,15 @@ def plan(N: int, U: int, K: int, W: int, states: int, start: int, limit: int) ->
     quads, slices, rows = shared_out(K, W)
     items = quads * slices
 
-    def space(samples: int) -> int:
-        return samples * (slices * rows + 4 * items) + -(-samples * U * states // 4) * 4
+    def ends(samples: int) -> tuple[int, int, int]:
+        """Where a block's vectors end, its states, and its sums."""
+        vectors = samples * slices * rows
+        known = vectors + -(-samples * U * states // 4) * 4
+        return vectors, known, known + samples * 4 * items
 
-    samples = 1 if N <= ALONE else SAMPLES
-    near = 4 * space(SAMPLES) <= SHARED
-    samples = samples if near else 1
-    floats = space(samples)
+    near = 4 * ends(SAMPLES)[2] <= SHARED
+    samples = SAMPLES if near and N > ALONE else 1
+    vectors, sums, floats = ends(samples)
     stored = max(0, min(rows - KEPT, (limit // 4 - floats) // (16 * items) * 4)) if near else 0
     shared = 4 * floats + 16 * items * stored if near else 0
     threads = min(MOST, -(-max(items, min(U, MOST)) // WARP) * WARP)
@@ -223,7 +225,7 @@ def plan(N: int, U: int, K: int, W: int, states: int, start: int, limit: int) ->
     far = packed_pair_size(min(K, W), max(K, W))
     return Plan(
         samples - 1 if near else 2, blocks, threads, shared, 0 if near else blocks * floats,
-        (quads, slices, rows, stored, start, far, floats),
+        (quads, slices, rows, stored, start, items, vectors, sums, floats, far),
     )  # fmt: skip
 
 
@@ -255,7 +257,7 @@ VARIANTS = (1, False), (2, False), (1, True)
 @gpu
 def begin_of(sharing):
     """Where a block's share of the workspace begins, if its vectors are there."""
-    return sharing[5] + cuda.blockIdx.x * sharing[6]
+    return sharing[9] + cuda.blockIdx.x * sharing[8]
 
 
 @gpu
@@ -266,12 +268,14 @@ def sample_of(i, U):
 
 
 @gpu
-def places_of(sharing, base, S, U, states):
-    """Where a block's vectors, states, sums and stored weights begin, and the part of a thread."""
-    quads, slices, rows = sharing[0], sharing[1], sharing[2]
-    sums = base + S * slices * rows + (S * U * states + 3) // 4 * 4
-    near = sums + S * slices * quads * 4
-    return base, base + S * slices * rows, sums, near, cuda.threadIdx.x // quads
+def places_of(sharing, begin):
+    """Where a block's vectors, states, sums and stored weights begin, and the part of a thread.
+
+    The host has counted all that follows from shapes: a kernel reads it where it needs it, and has
+    its registers for the weights.
+    """
+    states, sums, near = begin + sharing[6], begin + sharing[7], begin + sharing[8]
+    return begin, states, sums, near, cuda.threadIdx.x // sharing[0]
 
 
 @gpu
@@ -280,8 +284,8 @@ def settle_in(area, kept, ws, sharing, places):
 
     What stands behind the end of a vector stays zero, as do the weights that it meets.
     """
-    quads, slices, rows, stored, start = sharing[0], sharing[1], sharing[2], sharing[3], sharing[4]
-    t, threads, items = cuda.threadIdx.x, cuda.blockDim.x, quads * slices
+    rows, stored, start, items = sharing[2], sharing[3], sharing[4], sharing[5]
+    t, threads = cuda.threadIdx.x, cuda.blockDim.x
     vector, near = places[0], places[3]
     for i in range(vector + t, near, threads):
         area[i] = ZERO
@@ -349,12 +353,15 @@ def _multiply(totals, matrix, place, step, area, vector, S, stride, first, last)
 
 
 @gpu
-def multiply_share(area, kept, ws, sharing, places, S):
-    """Each thread's share of the product: its sums of all samples, to shared memory."""
-    quads, slices, rows, stored, start = sharing[0], sharing[1], sharing[2], sharing[3], sharing[4]
+def multiply_share(area, kept, ws, sharing, places, S, far):
+    """Each thread's share of the product: its sums of all samples, to shared memory.
+
+    Of what is far away, no weights are kept: almost all of them have to be read anyway.
+    """
+    quads, rows, stored, start, items = sharing[0], sharing[2], sharing[3], sharing[4], sharing[5]
     vector, sums, near, part = places[0], places[2], places[3], places[4]
     totals = cuda.local.array((SAMPLES, 4), np.float32)
-    items, stride, reached = quads * slices, slices * rows, min(rows, KEPT + stored)
+    stride, reached = sharing[1] * rows, min(rows, KEPT + stored)
     # Only a matrix of more quads than threads has a second round, and that in one slice; its
     # weights are not kept.
     item = cuda.threadIdx.x
@@ -365,6 +372,7 @@ def multiply_share(area, kept, ws, sharing, places, S):
         mine, step, begin = start + 4 * item, 4 * items, vector
         if item == cuda.threadIdx.x:
             begin += part * rows
+        if item == cuda.threadIdx.x and not far:
             _multiply_kept(totals, kept, area, begin, S, stride, rows)
         else:
             _multiply(totals, ws, mine, step, area, begin, S, stride, 0, min(KEPT, rows))

@@ -362,7 +362,7 @@ def _forward_walk(S, far):
         kept = cuda.local.array((KEPT, 4), np.float32)
         fetched = cuda.local.array(2, np.float32)
         area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
-        places = places_of(sharing, begin, S, U, STATES)
+        places = places_of(sharing, begin)
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         factors = states + S * U
@@ -380,7 +380,7 @@ def _forward_walk(S, far):
             new, tape = (s + 1 if slots > 2 else (s + 1) & 1), (s if gates.shape[0] > 1 else 0)
             if t < S * U:
                 _fetch_forward(fetched, before, mask, s, time, first + mine, unit)
-            multiply_share(area, kept, ws, sharing, places, S)
+            multiply_share(area, kept, ws, sharing, places, S, far)
             cuda.syncthreads()
             i = t
             while i < S * U:
@@ -420,7 +420,7 @@ def _backward_walk(S, far):
         kept = cuda.local.array((KEPT, 4), np.float32)
         fetched = cuda.local.array(3, np.float32)
         area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
-        places = places_of(sharing, begin, S, U, STATES)
+        places = places_of(sharing, begin)
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         factors = states + S * U
@@ -434,7 +434,7 @@ def _backward_walk(S, far):
             if t < S * U:
                 _fetch_backward(fetched, gates, dy, mask, s, time, first + mine, unit)
             if s < T - 1:
-                multiply_share(area, kept, ws, sharing, places, S)
+                multiply_share(area, kept, ws, sharing, places, S, far)
             cuda.syncthreads()
             i = t
             while i < S * U:
