@@ -44,7 +44,9 @@ from minicnnrnn.kernels.resident import (
     KEPT,
     MOST,
     VARIANTS,
+    begin_factors,
     begin_of,
+    begin_states,
     far_size,
     multiply_share,
     pack_both_ways,
@@ -531,11 +533,8 @@ def gru_backward_weight_cpu(dw, du, db, x, h, dgates, keep, reset_after, backwar
 # ---------------------------------------------------------------------------------------
 #
 # As recurrent.py says; without `reset_after` a step has two products with u, as the candidate waits
-# for r, and each passes the whole matrix, with zeros for what is not its own. Workspace: u, packed
-# for the way forward and back by `prepare`; what blocks of huge layers remember; then the products
-# of the inputs, where the tape has no room for them, or parts of sums. A block remembers two
-# numbers of a unit: h, and the factor of its dropout, and on the way back the gradient of h that
-# goes past the product.
+# for r, and each passes the whole matrix, with zeros for what is not its own. Workspace and what a
+# block remembers as in simple_rnn.py.
 
 STATES = 2
 
@@ -591,13 +590,7 @@ def _forward_walk(S, far):
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         factors = states + S * U
-        for i in range(t, S * U, threads):
-            m, j = sample_of(i, U)
-            n = first + m
-            if n < N:
-                area[states + i] = h[0, n, j]
-                area[factors + i] = keep[n, j] if keep.size else ONE
-                area[vector + m * stride + j] = area[states + i] * area[factors + i]
+        begin_states(area, h, keep, places, sharing, S, first, factors)
         cuda.syncthreads()
         mine, unit = sample_of(t, U)
         for s in range(T):
@@ -677,11 +670,7 @@ def _unit_backward(fetched, dh, activation, recurrent_activation, reset_after):
 def _reset_backward(
     dgates, gates, h, mask, s, time, area, sharing, places, S, first, recurrent_activation
 ):
-    """The gradient of r where it resets before the product, and what passes through it.
-
-    Of the block's vectors, which held what goes through the candidate's columns of u, they make
-    what goes through the others.
-    """
+    """The gradient of r where it resets before the product, and the second product's vectors."""
     N, U, vector, states = gates.shape[1], h.shape[2], places[0], places[1]
     i = cuda.threadIdx.x
     while i < S * U:
@@ -712,10 +701,7 @@ def _backward_walk(S, far):
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         factors = states + S * U
-        for i in range(t, S * U, threads):
-            m, j = sample_of(i, U)
-            if first + m < N:
-                area[factors + i] = keep[first + m, j] if keep.size else ONE
+        begin_factors(area, keep, N, U, S, first, factors)
         mine, unit = sample_of(t, U)
         for s in range(T - 1, -1, -1):
             time = T - 1 - s if backwards else s
@@ -760,8 +746,10 @@ def _backward_walk(S, far):
     return backward
 
 
-_forward_one, _forward_two, _forward_far = (_forward_walk(*v) for v in VARIANTS)
-_backward_one, _backward_two, _backward_far = (_backward_walk(*v) for v in VARIANTS)
+_FORWARD = _forward_one, _forward_two, _forward_far = tuple(_forward_walk(*v) for v in VARIANTS)
+_BACKWARD = _backward_one, _backward_two, _backward_far = tuple(
+    _backward_walk(*v) for v in VARIANTS
+)
 
 
 def gru_workspace_cuda(N, T, C, U):
@@ -785,8 +773,7 @@ def gru_forward_cuda(
     before = inputs_in(gates, ws, start, T)
     see_inputs(before, x, w, bias, backwards)
     codes = int(activation), int(recurrent_activation), int(reset_after), int(backwards)
-    kernels = _forward_one, _forward_two, _forward_far
-    walk(kernels, N, U, G, STATES, True, y, h, gates, before, ws, bias, mask, keep, *codes)
+    walk(_FORWARD, N, U, G, STATES, True, y, h, gates, before, ws, bias, mask, keep, *codes)
 
 
 def gru_backward_input_cuda(
@@ -795,8 +782,7 @@ def gru_backward_input_cuda(
 ):  # fmt: skip
     N, (U, G) = gates.shape[1], u.shape
     codes = int(activation), int(recurrent_activation), int(reset_after), int(backwards)
-    kernels = _backward_one, _backward_two, _backward_far
-    walk(kernels, N, U, G, STATES, False, dgates, dy, gates, h, ws, mask, keep, *codes)
+    walk(_BACKWARD, N, U, G, STATES, False, dgates, dy, gates, h, ws, mask, keep, *codes)
     backward_inputs(dx, dgates, w, backwards)
 
 

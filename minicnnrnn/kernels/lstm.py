@@ -47,7 +47,9 @@ from minicnnrnn.kernels.resident import (
     KEPT,
     MOST,
     VARIANTS,
+    begin_factors,
     begin_of,
+    begin_states,
     far_size,
     multiply_share,
     pack_both_ways,
@@ -555,13 +557,11 @@ def _forward_walk(S, far):
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         cells, factors = states + S * U, states + 2 * S * U
+        begin_states(area, h, keep, places, sharing, S, first, factors)
         for i in range(t, S * U, threads):
             m, j = sample_of(i, U)
-            n = first + m
-            if n < N:
-                area[states + i], area[cells + i] = h[0, n, j], c[0, n, j]
-                area[factors + i] = keep[n, j] if keep.size else ONE
-                area[vector + m * stride + j] = area[states + i] * area[factors + i]
+            if first + m < N:
+                area[cells + i] = c[0, first + m, j]
         cuda.syncthreads()
         mine, unit = sample_of(t, U)
         for s in range(T):
@@ -624,10 +624,7 @@ def _backward_walk(S, far):
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         cells, factors = states + S * U, states + 2 * S * U
-        for i in range(t, S * U, threads):
-            m, j = sample_of(i, U)
-            if first + m < N:
-                area[factors + i] = keep[first + m, j] if keep.size else ONE
+        begin_factors(area, keep, N, U, S, first, factors)
         mine, unit = sample_of(t, U)
         for s in range(T - 1, -1, -1):
             time = T - 1 - s if backwards else s
@@ -664,8 +661,10 @@ def _backward_walk(S, far):
     return backward
 
 
-_forward_one, _forward_two, _forward_far = (_forward_walk(*v) for v in VARIANTS)
-_backward_one, _backward_two, _backward_far = (_backward_walk(*v) for v in VARIANTS)
+_FORWARD = _forward_one, _forward_two, _forward_far = tuple(_forward_walk(*v) for v in VARIANTS)
+_BACKWARD = _backward_one, _backward_two, _backward_far = tuple(
+    _backward_walk(*v) for v in VARIANTS
+)
 
 
 def lstm_workspace_cuda(N, T, C, U):
@@ -687,8 +686,7 @@ def lstm_forward_cuda(
     before = inputs_in(gates, ws, start, T)
     see_inputs(before, x, w, b, backwards)
     codes = int(activation), int(recurrent_activation), int(backwards)
-    kernels = _forward_one, _forward_two, _forward_far
-    walk(kernels, N, U, G, STATES, True, y, h, c, gates, before, ws, mask, keep, *codes)
+    walk(_FORWARD, N, U, G, STATES, True, y, h, c, gates, before, ws, mask, keep, *codes)
 
 
 def lstm_backward_input_cuda(
@@ -696,8 +694,7 @@ def lstm_backward_input_cuda(
 ):
     N, (U, G) = gates.shape[1], u.shape
     codes = int(activation), int(recurrent_activation), int(backwards)
-    kernels = _backward_one, _backward_two, _backward_far
-    walk(kernels, N, U, G, STATES, False, dgates, dy, gates, c, ws, mask, keep, *codes)
+    walk(_BACKWARD, N, U, G, STATES, False, dgates, dy, gates, c, ws, mask, keep, *codes)
     backward_inputs(dx, dgates, w, backwards)
 
 

@@ -12,32 +12,37 @@ adds them in order. So the order of every sum follows from the matrix's shape.
 
 **Where the weights lie** does not change it. ``pack_both_ways`` writes them so that neighbouring
 threads find theirs side by side, 16 bytes each: loads of 128 bits that take whole lines of memory
-and meet in no bank. The first `KEPT` rows of a slice stay in the thread's registers (512 threads
-with 64 weights: 128 KB), as many of the following as fit stay in shared memory, and the rest comes
-from the L2 cache at every step. Vectors are read 16 bytes at a time, too, the same by all threads
-of a slice, so that shared memory sends them once for a warp.
+and meet in no bank. The first `KEPT` rows of a slice stay in the thread's registers (256 threads
+with 144 weights: 144 KB), as many of the following as fit stay in shared memory, and the rest
+comes from the L2 cache at every step. Vectors are read 16 bytes at a time, too, the same by all
+threads of a slice, so that shared memory sends them once for a warp.
 
-**The floor**, counted for an H100 at batch 64. Per step the matrix passes once: 128 weights a
-clock through the multipliers and for each further sample again, 32 a clock from shared memory,
-about 16 a clock from L2, and for nothing from registers. Two barriers, the reading of the other
-slices' sums and the activations of a unit take about 300 clocks more.
+**The floor**, counted for an H100. At every step the whole matrix passes: 128 weights a clock
+through the multipliers, again for every further sample; 32 a clock from shared memory; about 16 a
+clock from L2; from registers for nothing.
 
-====================  =====  ========  ======  ======  ========  ==========================
-layer, forward        KB     threads   K       slices  clocks    where the weights lie
-====================  =====  ========  ======  ======  ========  ==========================
-SimpleRNN(128)        64     256       128     8       128       registers
-LSTM(64)              64     256       64      4       128       registers
-GRU(128)              192    480       128     5       720       120 KB registers, 90 shared
-LSTM(128)             256    512       128     4       1024      128 KB registers, 128 shared
-LSTM(256)             1024   512       256     2       11000     128 KB registers, 208 shared
-====================  =====  ========  ======  ======  ========  ==========================
+==============  =====  =======  ===========  ==========  =========  =======  =======  ==========
+one sample      KB     threads  slices       registers   shared KB  L2 KB    FMA clk  bound, clk
+==============  =====  =======  ===========  ==========  =========  =======  =======  ==========
+SimpleRNN(128)  64     256      8 of 16      64          0          0        128      128 FMA
+LSTM(64)        64     256      4 of 16      64          0          0        128      128 FMA
+GRU(128)        192    192      2 of 64      108         84         0        512      670 shared
+its way back           256      8 of 48      144         48         0        384      384 both
+LSTM(128)       256    256      2 of 64      144         112        0        512      900 shared
+LSTM(256)       1024   256      1 of 256     144         208        672      2048     10800 L2
+==============  =====  =======  ===========  ==========  =========  =======  =======  ==========
 
-The first two are bound by the multipliers and, more, by what is between the products; the next
-two by shared memory; the last by L2 (700 KB a step). A second sample in a block would read the
-same weights for nothing, but while there are fewer samples than multiprocessors it would only
-leave some of them idle: hence one sample a block for up to `ALONE` samples, and two for more. The
-threads are as many as hold the matrix in registers, at most 512, which may have 128 registers
-each: a block of 512 then fills the registers of a multiprocessor, two of 256 share it.
+To this come two barriers, the sums of the slices and the activations, one after the other: some
+300 clocks, which bound the first two. A training step of a layer launches nine kernels: packing,
+both loops, the inputs' product, their gradient, and two for each gradient of the weights.
+
+**Samples of a block.** A second sample meets the weights that the first has brought, but while
+there are fewer samples than multiprocessors it would only leave some of these without work: one
+sample a block up to `ALONE` samples, two beyond.
+
+**Threads.** As many as have eight rows or more, at most 256, which may have 255 registers each and
+fill a multiprocessor's: twice as many with half the registers would need half of these for
+addresses instead of weights, and bring the sums of twice the slices together.
 """
 
 import functools
@@ -61,7 +66,7 @@ KEPT, LEAST, MOST = (4, 4, 8) if SIMULATED else (36, 8, 256)
 ALONE = 3 if SIMULATED else 128  # samples up to which each has a block
 SAMPLES = 2  # of a block, at most
 WARP = 1 if SIMULATED else 32
-ZERO = np.float32(0)
+ZERO, ONE = np.float32(0), np.float32(1)
 
 
 class _Intrinsic(GpuFunction):
@@ -298,6 +303,28 @@ def settle_in(area, kept, ws, sharing, places):
         a, b, c, d = load4(ws, start + 4 * items * KEPT + i)
         store4(area, near + i, a, b, c, d)
     cuda.syncthreads()
+
+
+@gpu
+def begin_states(area, h, keep, places, sharing, S, first, factors):
+    """Let a block know h and the factors of dropout before its first step, and its vectors."""
+    N, U = h.shape[1], h.shape[2]
+    for i in range(cuda.threadIdx.x, S * U, cuda.blockDim.x):
+        m, j = sample_of(i, U)
+        n = first + m
+        if n < N:
+            factor = keep[n, j] if keep.size else ONE
+            area[places[1] + i], area[factors + i] = h[0, n, j], factor
+            area[places[0] + m * sharing[1] * sharing[2] + j] = h[0, n, j] * factor
+
+
+@gpu
+def begin_factors(area, keep, N, U, S, first, factors):
+    """Let a block know the factors of dropout before its first step back."""
+    for i in range(cuda.threadIdx.x, S * U, cuda.blockDim.x):
+        m, j = sample_of(i, U)
+        if first + m < N:
+            area[factors + i] = keep[first + m, j] if keep.size else ONE
 
 
 @gpu

@@ -42,7 +42,9 @@ from minicnnrnn.kernels.resident import (
     KEPT,
     MOST,
     VARIANTS,
+    begin_factors,
     begin_of,
+    begin_states,
     far_size,
     multiply_share,
     pack_both_ways,
@@ -366,13 +368,7 @@ def _forward_walk(S, far):
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         factors = states + S * U
-        for i in range(t, S * U, threads):
-            m, j = sample_of(i, U)
-            n = first + m
-            if n < N:
-                area[states + i] = h[0, n, j]
-                area[factors + i] = keep[n, j] if keep.size else ONE
-                area[vector + m * stride + j] = area[states + i] * area[factors + i]
+        begin_states(area, h, keep, places, sharing, S, first, factors)
         cuda.syncthreads()
         mine, unit = sample_of(t, U)
         for s in range(T):
@@ -424,10 +420,7 @@ def _backward_walk(S, far):
         settle_in(area, kept, ws, sharing, places)
         vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
         factors = states + S * U
-        for i in range(t, S * U, threads):
-            m, j = sample_of(i, U)
-            if first + m < N:
-                area[factors + i] = keep[first + m, j] if keep.size else ONE
+        begin_factors(area, keep, N, U, S, first, factors)
         mine, unit = sample_of(t, U)
         for s in range(T - 1, -1, -1):
             time = T - 1 - s if backwards else s
@@ -456,8 +449,10 @@ def _backward_walk(S, far):
     return backward
 
 
-_forward_one, _forward_two, _forward_far = (_forward_walk(*v) for v in VARIANTS)
-_backward_one, _backward_two, _backward_far = (_backward_walk(*v) for v in VARIANTS)
+_FORWARD = _forward_one, _forward_two, _forward_far = tuple(_forward_walk(*v) for v in VARIANTS)
+_BACKWARD = _backward_one, _backward_two, _backward_far = tuple(
+    _backward_walk(*v) for v in VARIANTS
+)
 
 
 def simple_rnn_workspace_cuda(N, T, C, U):
@@ -476,8 +471,7 @@ def simple_rnn_forward_cuda(y, h, gates, x, w, u, b, mask, keep, activation, bac
     before = inputs_in(gates, ws, start, T)
     see_inputs(before, x, w, b, backwards)
     codes = int(activation), int(backwards)
-    kernels = _forward_one, _forward_two, _forward_far
-    walk(kernels, N, U, U, STATES, True, y, h, gates, before, ws, mask, keep, *codes)
+    walk(_FORWARD, N, U, U, STATES, True, y, h, gates, before, ws, mask, keep, *codes)
 
 
 def simple_rnn_backward_input_cuda(
@@ -485,8 +479,7 @@ def simple_rnn_backward_input_cuda(
 ):
     _, N, U = gates.shape
     codes = int(activation), int(backwards)
-    kernels = _backward_one, _backward_two, _backward_far
-    walk(kernels, N, U, U, STATES, False, dgates, dy, gates, ws, mask, keep, *codes)
+    walk(_BACKWARD, N, U, U, STATES, False, dgates, dy, gates, ws, mask, keep, *codes)
     backward_inputs(dx, dgates, w, backwards)
 
 
