@@ -48,8 +48,9 @@ def compiled(line: str) -> str:
     kernel = getattr(importlib.import_module(module), function)
     try:
         assembly, _ = cuda.compile_ptx(
-            kernel.resolved, types.void(*types_of(signature.split())), cc=LOWEST
-        )
+            kernel.resolved, types.void(*types_of(signature.split())), cc=LOWEST,
+            launch_bounds=kernel.threads,
+        )  # fmt: skip
     except Exception as error:
         return f"{line} | does not compile: {str(error)[-500:]!r}"
     registers, wrong = [], []

@@ -21,6 +21,8 @@ if gpu.SIMULATED:
 
     def shared_array(self, shape, dtype):
         """The simulator's own gives two threads an array each if they ask at the same moment."""
+        if shape == 0:  # what the launch asked for
+            return self._dynshared.view(dtype)
         caller = sys._getframe(1)
         place = caller.f_code, caller.f_lineno
         return self._allocations.setdefault(place, np.empty(shape, dtype))

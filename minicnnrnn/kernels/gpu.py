@@ -82,11 +82,19 @@ class GpuFunction:
         What it does, in Python.
     launched : set
         The types of the arguments that it has been launched with under the simulator.
+    threads : int or None
+        Of a kernel, the threads of its largest block, if the compiler is to know: it then uses no
+        more registers than so many threads can have.
+    dynamic : bool
+        Whether a kernel may be launched with more than ``SHARED`` bytes of shared memory.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], threads: int | None = None, dynamic: bool = False
+    ) -> None:
         self.__name__, self.__module__ = function.__name__, function.__module__
         self.__doc__, self.function = function.__doc__, function
+        self.threads, self.dynamic = threads, dynamic
         self.launched: set[str] = set()
 
     @functools.cached_property
@@ -96,11 +104,11 @@ class GpuFunction:
 
         if SIMULATED:
             return numba_cuda.jit(_quiet(self.resolved))
-        made = numba_cuda.jit(self.resolved, lto=False)  # compiled as the table of kernels says
+        made = numba_cuda.jit(self.resolved, lto=False, launch_bounds=self.threads)
         made._cache = importlib.import_module("minicnnrnn.kernels.gpu_cache").KernelFiles(
             self.resolved, made.targetoptions
         )
-        return made
+        return _allow_shared(made) if self.dynamic else made
 
     @functools.cached_property
     def callee(self) -> Any:
@@ -129,6 +137,11 @@ class GpuFunction:
 def gpu(function: Callable[..., Any]) -> GpuFunction:
     """Record a kernel, or a function that kernels call."""
     return GpuFunction(function)
+
+
+def bounded(threads: int) -> Callable[[Callable[..., Any]], GpuFunction]:
+    """Record a kernel whose blocks have so many threads at most, and any shared memory."""
+    return lambda function: GpuFunction(function, threads, dynamic=True)
 
 
 def twin(original: Any) -> Callable[[Callable[..., Any]], GpuFunction]:
@@ -179,7 +192,7 @@ def _quiet(function: Any) -> Any:
 # ---------------------------------------------------------------------------------------
 
 
-def launch(kernel: GpuFunction, grid: Any, block: Any, *arguments: Any) -> None:
+def launch(kernel: GpuFunction, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:
     """Run a kernel on a grid of blocks.
 
     Parameters
@@ -189,6 +202,9 @@ def launch(kernel: GpuFunction, grid: Any, block: Any, *arguments: Any) -> None:
         Blocks, and threads in each; a grid of none does nothing.
     *arguments : DeviceArray, int, float, small NumPy array, or tuple of these
         See ``constant`` for the NumPy array.
+    shared : int
+        Bytes of shared memory that the kernel finds by ``dynamic``: at most ``shared_limit()`` if
+        it is ``bounded``, and ``SHARED`` otherwise.
 
     Raises
     ------
@@ -199,19 +215,68 @@ def launch(kernel: GpuFunction, grid: Any, block: Any, *arguments: Any) -> None:
         return
     if SIMULATED:
         kernel.launched.add(" ".join(map(describe, arguments)))
-    perform(_launch, kernel, grid, block, tuple(map(_handle, arguments)))
+    perform(_launch, kernel, grid, block, shared, tuple(map(_handle, arguments)))
 
 
-def _launch(kernel: GpuFunction, grid: Any, block: Any, handles: tuple[Any, ...]) -> None:
+def _launch(
+    kernel: GpuFunction, grid: Any, block: Any, shared: int, handles: tuple[Any, ...]
+) -> None:
     if SIMULATED:
-        kernel.dispatcher[grid, block](*handles)
+        kernel.dispatcher[(grid, block, 0, shared) if shared else (grid, block)](*handles)
     else:
-        kernel.dispatcher[grid, block, stream()](*handles)
+        kernel.dispatcher[grid, block, stream(), shared](*handles)
 
 
 def over(kernel: GpuFunction, items: int, *arguments: Any) -> None:
     """Run a kernel whose threads walk through `items` in strides of the grid's size."""
     launch(kernel, min(-(-items // THREADS), BLOCKS), THREADS, *arguments)
+
+
+# Every block may have this much shared memory, in bytes; more has to be allowed for each kernel.
+SHARED = 48 * 1024
+
+if SIMULATED:
+
+    @gpu
+    def dynamic():
+        return cuda.shared.array(0, np.float32)
+
+else:
+
+    @gpu
+    def dynamic():
+        """The shared memory that ``launch`` was asked for, of floats; 128-bit loads may read it."""
+        return cuda.shared.array(0, np.float32, alignment=16)
+
+
+@functools.cache
+def shared_limit() -> int:
+    """Bytes of shared memory that a block on this GPU may ask for; the least where simulated."""
+    if SIMULATED:
+        return SHARED
+    from numba import cuda as numba_cuda
+
+    device: Any = numba_cuda.get_current_device()
+    return max(SHARED, int(device.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN))
+
+
+def _allow_shared(dispatcher: Any) -> Any:
+    """Let what a dispatcher compiles ask for all the shared memory: numba-cuda does not."""
+    compile_one = dispatcher.compile
+
+    def compile_and_allow(signature: Any) -> Any:
+        from numba.cuda.cudadrv.driver import binding, driver
+
+        attributes: Any = binding.CUfunction_attribute
+        attribute = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        compiled = compile_one(signature)
+        function = compiled._codelibrary.get_cufunc()
+        limit = shared_limit() - function.attrs.shared  # what is static counts, too
+        driver.cuKernelSetAttribute(attribute, limit, function.handle, function.device.id)
+        return compiled
+
+    dispatcher.compile = compile_and_allow
+    return dispatcher
 
 
 @gpu

@@ -4,32 +4,27 @@ import numpy as np
 
 from minicnnrnn.kernels.activation import differentiate
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
-from minicnnrnn.kernels.gpu import cuda, gpu
+from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import address, grain, pack, panel_size
 from minicnnrnn.kernels.recurrent import (
     NONE,
     ONE,
-    SAMPLES,
-    STEP_THREADS,
     ZERO,
     ZERO_TABLE,
     activated,
-    add_product,
     alpha_of,
     arriving,
     backward_inputs,
     copy_rows,
     counts,
-    drop_states,
     dropped,
+    inputs_in,
     is_valid,
     keep_row,
     kept_on_tape,
     multiply,
     pack_pair,
-    parted,
-    pass_through,
     recall,
     recalled,
     recurrent_weight,
@@ -43,9 +38,24 @@ from minicnnrnn.kernels.recurrent import (
     tail,
     taken_back,
     through,
-    turn,
-    walk,
     weight_scratch,
+)
+from minicnnrnn.kernels.resident import (
+    KEPT,
+    MOST,
+    VARIANTS,
+    begin_factors,
+    begin_of,
+    begin_states,
+    far_size,
+    multiply_share,
+    pack_both_ways,
+    packed_pair_size,
+    places_of,
+    sample_of,
+    settle_in,
+    summed,
+    walk,
 )
 
 # ---------------------------------------------------------------------------------------
@@ -523,174 +533,247 @@ def gru_backward_weight_cpu(dw, du, db, x, h, dgates, keep, reset_after, backwar
 # ---------------------------------------------------------------------------------------
 #
 # As recurrent.py says; without `reset_after` a step has two products with u, as the candidate waits
-# for r. Workspace of the forward pass: the products of the inputs, where the tape has no room for
-# them, and the states after dropout; of the way back: u transposed, what comes through u from each
-# gate, and what arrives past it; then parts of sums.
+# for r, and each passes the whole matrix, with zeros for what is not its own. Workspace and what a
+# block remembers as in simple_rnn.py.
+
+STATES = 2
 
 
 @gpu
-def _add_gates(gates, tape, before, s, rows, first, u, b, reset_after):
-    """The sums of z and r before their activation; with `reset_after` what r is to multiply, too.
-
-    With `reset_after` `b` has the bias of the state behind that of the input, or nothing.
-    """
-    totals = cuda.local.array(SAMPLES, np.float32)
-    N, U = rows.shape
-    for g in range(cuda.threadIdx.x, 3 * U if reset_after else 2 * U, STEP_THREADS):
-        bias = b[3 * U + g] if reset_after and b.size else ZERO
-        for i in range(SAMPLES):
-            totals[i] = bias
-            if g < 2 * U:
-                totals[i] += before[s, min(first + i, N - 1), g]
-        add_product(totals, rows, first, 0, u, 0, g, U)
-        place = g if g < 2 * U else g + U
-        for i in range(SAMPLES):
-            if first + i < N:
-                gates[tape, first + i, place] = totals[i]
-    cuda.syncthreads()
+def _fetch_forward(fetched, before, b, mask, s, time, n, j, U, reset_after):
+    """The inputs of a unit's gates, and behind them the candidate's bias of the state, if any."""
+    if n < before.shape[1]:
+        for gate in range(3):
+            fetched[gate] = before[s, n, gate * U + j]
+        fetched[3] = ZERO
+        if reset_after and b.size:
+            fetched[0] += b[3 * U + j]
+            fetched[1] += b[4 * U + j]
+            fetched[3] = b[5 * U + j]
+        fetched[4] = ONE if counts(mask, n, time) else ZERO
 
 
 @gpu
-def _add_candidate(gates, tape, before, s, rows, first, u, recurrent_activation):
-    """Reset what the candidate sees of the state, then its sum before the activation."""
-    totals = cuda.local.array(SAMPLES, np.float32)
-    N, U = rows.shape
-    for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
-        n, j = first + i // U, i % U
+def _reset_units(
+    gates, tape, before, b, mask, s, time, area, sharing, places, S, first, recurrent_activation
+):
+    """Reset what the candidate sees of the state, and give it to the second product."""
+    fetched = cuda.local.array(5, np.float32)
+    N, U, vector, states = gates.shape[1], gates.shape[2] // 4, places[0], places[1]
+    i = cuda.threadIdx.x
+    while i < S * U:
+        m, j = sample_of(i, U)
+        n, row = first + m, vector + m * sharing[1] * sharing[2] + j
         if n < N:
-            r = kept_on_tape(gates, tape, n, U + j, recurrent_activation)
-            gates[tape, n, 3 * U + j] = r * rows[n, j]
-    cuda.syncthreads()
-    for j in range(cuda.threadIdx.x, U, STEP_THREADS):
-        for i in range(SAMPLES):
-            totals[i] = before[s, min(first + i, N - 1), 2 * U + j]
-        add_product(totals, gates[tape], first, 3 * U, u, 0, 2 * U + j, U)
-        for i in range(SAMPLES):
-            if first + i < N:
-                gates[tape, first + i, 2 * U + j] = totals[i]
-    cuda.syncthreads()
+            _fetch_forward(fetched, before, b, mask, s, time, n, j, U, 0)
+            z = summed(fetched[0], area, sharing, places, S, m, j)
+            r = summed(fetched[1], area, sharing, places, S, m, U + j)
+            _, gates[tape, n, j] = kept_on_tape(z, recurrent_activation)
+            r, gates[tape, n, U + j] = kept_on_tape(r, recurrent_activation)
+            seen = r * (area[states + i] * area[states + S * U + i])
+            area[row], gates[tape, n, 3 * U + j] = seen, seen
+        i += cuda.blockDim.x
 
 
-@gpu
-def _forward_steps(
-    y, h, gates, before, seen, u, b, mask, keep, activation, recurrent_activation, reset_after,
-    backwards,
-):  # fmt: skip
-    T, N, U, slots, outputs = before.shape[0], h.shape[1], h.shape[2], h.shape[0], y.shape[1]
-    first = cuda.blockIdx.x * SAMPLES
-    drop_states(seen, h, keep, first)
-    for s in range(T):
-        time = T - 1 - s if backwards else s
-        old, new, tape = s % slots, (s + 1) % slots, s % gates.shape[0]
-        rows = seen if keep.size else h[old]
-        _add_gates(gates, tape, before, s, rows, first, u, b, reset_after)
-        if not reset_after:
-            _add_candidate(gates, tape, before, s, rows, first, u, recurrent_activation)
-        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
-            n, j = first + i // U, i % U
-            if n < N:
-                value = h[old, n, j]
-                if counts(mask, n, time):
-                    z = kept_on_tape(gates, tape, n, j, recurrent_activation)
-                    if reset_after:
-                        r = kept_on_tape(gates, tape, n, U + j, recurrent_activation)
-                        candidate = before[s, n, 2 * U + j] + r * gates[tape, n, 3 * U + j]
-                        gates[tape, n, 2 * U + j] = candidate
-                    a = kept_on_tape(gates, tape, n, 2 * U + j, activation)
-                    value = z * value + (ONE - z) * a
-                h[new, n, j] = value
-                if keep.size:
-                    seen[n, j] = value * keep[n, j]
-                if s >= T - outputs:
-                    y[n, s - (T - outputs), j] = value
+def _forward_walk(S, far):
+    @bounded(MOST)
+    def forward(
+        y, h, gates, before, ws, b, mask, keep, activation, recurrent_activation, reset_after,
+        backwards, sharing,
+    ):  # fmt: skip
+        T, N, U, slots, outputs = before.shape[0], h.shape[1], h.shape[2], h.shape[0], y.shape[1]
+        first, t, threads = cuda.blockIdx.x * S, cuda.threadIdx.x, cuda.blockDim.x
+        kept = cuda.local.array((KEPT, 4), np.float32)
+        fetched = cuda.local.array(5, np.float32)
+        area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
+        places = places_of(sharing, begin)
+        settle_in(area, kept, ws, sharing, places)
+        vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
+        factors = states + S * U
+        begin_states(area, h, keep, places, sharing, S, first, factors)
         cuda.syncthreads()
+        mine, unit = sample_of(t, U)
+        for s in range(T):
+            time = T - 1 - s if backwards else s
+            new, tape = (s + 1 if slots > 2 else (s + 1) & 1), (s if gates.shape[0] > 1 else 0)
+            if t < S * U:
+                n = first + mine
+                _fetch_forward(fetched, before, b, mask, s, time, n, unit, U, reset_after)
+            multiply_share(area, kept, ws, sharing, places, S, far)
+            cuda.syncthreads()
+            if not reset_after:
+                _reset_units(
+                    gates, tape, before, b, mask, s, time, area, sharing, places, S, first,
+                    recurrent_activation,
+                )  # fmt: skip
+                cuda.syncthreads()
+                multiply_share(area, kept, ws, sharing, places, S, far)
+                cuda.syncthreads()
+            i = t
+            while i < S * U:
+                m, j = sample_of(i, U)
+                n = first + m
+                if n < N:
+                    if i != t:
+                        _fetch_forward(fetched, before, b, mask, s, time, n, j, U, reset_after)
+                    value = area[states + i]
+                    if fetched[4] != ZERO:
+                        candidate = summed(fetched[3], area, sharing, places, S, m, 2 * U + j)
+                        if reset_after:
+                            z = summed(fetched[0], area, sharing, places, S, m, j)
+                            r = summed(fetched[1], area, sharing, places, S, m, U + j)
+                            z, gates[tape, n, j] = kept_on_tape(z, recurrent_activation)
+                            r, gates[tape, n, U + j] = kept_on_tape(r, recurrent_activation)
+                            gates[tape, n, 3 * U + j] = candidate
+                            candidate *= r
+                        else:
+                            z = recalled(gates[tape, n, j], recurrent_activation)
+                        a, gates[tape, n, 2 * U + j] = kept_on_tape(
+                            fetched[2] + candidate, activation
+                        )
+                        value = z * value + (ONE - z) * a
+                    area[states + i] = value
+                    area[vector + m * stride + j] = value * area[factors + i]
+                    h[new, n, j] = value
+                    if s >= T - outputs:
+                        y[n, s - (T - outputs), j] = value
+                i += threads
+            cuda.syncthreads()
+
+    return forward
 
 
 @gpu
-def _unit_backward(dgates, gates, s, n, j, dh, h, activation, recurrent_activation, reset_after):
-    """Gradients of the gates of a unit, of r only with `reset_after`; returns that past them."""
-    U = gates.shape[2] // 4
-    kept_z, kept_r = gates[s, n, j], gates[s, n, U + j]
-    kept_a, last = gates[s, n, 2 * U + j], gates[s, n, 3 * U + j]
+def _fetch_backward(fetched, gates, h, dy, mask, s, time, n, j):
+    T, N, U = gates.shape[0], gates.shape[1], h.shape[2]
+    if n < N:
+        for gate in range(4):
+            fetched[gate] = gates[s, n, gate * U + j]
+        fetched[4], fetched[5] = h[s, n, j], arriving(dy, T, s, n, j)
+        fetched[6] = ONE if counts(mask, n, time) else ZERO
+
+
+@gpu
+def _unit_backward(fetched, dh, activation, recurrent_activation, reset_after):
+    """Gradients of z, r (only with `reset_after`) and a, the tape's last quarter, and past all."""
+    kept_z, kept_r, kept_a, last, h = fetched[0], fetched[1], fetched[2], fetched[3], fetched[4]
     z, a = recalled(kept_z, recurrent_activation), recalled(kept_a, activation)
-    da = taken_back(dh * (ONE - z), kept_a, activation)
-    dgates[s, n, j] = taken_back(dh * (h - a), kept_z, recurrent_activation)
+    da, dr = taken_back(dh * (ONE - z), kept_a, activation), ZERO
+    dz = taken_back(dh * (h - a), kept_z, recurrent_activation)
     if reset_after:
-        dgates[s, n, U + j] = taken_back(da * last, kept_r, recurrent_activation)
+        dr = taken_back(da * last, kept_r, recurrent_activation)
         last = da * recalled(kept_r, recurrent_activation)
-    dgates[s, n, 2 * U + j], dgates[s, n, 3 * U + j] = da, last
-    return dh * z
+    return dz, dr, da, last, dh * z
 
 
 @gpu
 def _reset_backward(
-    dgates, gates, s, time, h, through_u, carry, mask, keep, first, recurrent_activation
+    dgates, gates, h, mask, s, time, area, sharing, places, S, first, recurrent_activation
 ):
-    """The gradient of r where it resets before the product, and what passes through it."""
-    N, U = carry.shape
-    for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
-        n, j = first + i // U, i % U
+    """The gradient of r where it resets before the product, and the second product's vectors."""
+    N, U, vector, states = gates.shape[1], h.shape[2], places[0], places[1]
+    i = cuda.threadIdx.x
+    while i < S * U:
+        m, j = sample_of(i, U)
+        n, row = first + m, vector + m * sharing[1] * sharing[2] + j
         if n < N and counts(mask, n, time):
-            reset, kept_r = through_u[n, 2 * U + j], gates[s, n, U + j]
-            if keep.size:
-                reset *= keep[n, j]
-            dgates[s, n, U + j] = taken_back(reset * h[s, n, j], kept_r, recurrent_activation)
-            carry[n, j] += reset * recalled(kept_r, recurrent_activation)
-    cuda.syncthreads()
+            reset, kept_r = summed(ZERO, area, sharing, places, S, m, j), gates[s, n, U + j]
+            reset *= area[states + S * U + i]
+            dr = taken_back(reset * h[s, n, j], kept_r, recurrent_activation)
+            area[states + i] += reset * recalled(kept_r, recurrent_activation)
+            dgates[s, n, U + j] = dr
+            area[row], area[row + U], area[row + 2 * U] = dgates[s, n, j], dr, ZERO
+        i += cuda.blockDim.x
 
 
-@gpu
-def _backward_steps(
-    dgates, dy, gates, h, turned, through_u, carry, mask, keep, activation, recurrent_activation,
-    reset_after, backwards,
-):  # fmt: skip
-    T, N, U = gates.shape[0], gates.shape[1], h.shape[2]
-    first, passing = cuda.blockIdx.x * SAMPLES, 3 if reset_after else 2
-    for s in range(T - 1, -1, -1):
-        time = T - 1 - s if backwards else s
-        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
-            n, j = first + i // U, i % U
-            if n < N:
-                dh = arriving(carry, through_u, passing, keep, dy, T, s, n, j)
-                if counts(mask, n, time):
-                    dh = _unit_backward(
-                        dgates, gates, s, n, j, dh, h[s, n, j], activation, recurrent_activation,
-                        reset_after,
-                    )  # fmt: skip
-                else:
-                    for gate in range(4):
-                        dgates[s, n, gate * U + j] = ZERO
-                carry[n, j] = dh
-        cuda.syncthreads()
-        if not reset_after:
-            pass_through(through_u, dgates[s], turned, first, 2, 3, 0)
-            _reset_backward(
-                dgates, gates, s, time, h, through_u, carry, mask, keep, first,
-                recurrent_activation,
-            )  # fmt: skip
-        if s:
-            pass_through(through_u, dgates[s], turned, first, 0, passing, U)
+def _backward_walk(S, far):
+    @bounded(MOST)
+    def backward(
+        dgates, dy, gates, h, ws, mask, keep, activation, recurrent_activation, reset_after,
+        backwards, sharing,
+    ):  # fmt: skip
+        T, N, U = gates.shape[0], gates.shape[1], h.shape[2]
+        first, t, threads = cuda.blockIdx.x * S, cuda.threadIdx.x, cuda.blockDim.x
+        kept = cuda.local.array((KEPT, 4), np.float32)
+        fetched = cuda.local.array(7, np.float32)
+        area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
+        places = places_of(sharing, begin)
+        settle_in(area, kept, ws, sharing, places)
+        vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
+        factors = states + S * U
+        begin_factors(area, keep, N, U, S, first, factors)
+        mine, unit = sample_of(t, U)
+        for s in range(T - 1, -1, -1):
+            time = T - 1 - s if backwards else s
+            if t < S * U:
+                _fetch_backward(fetched, gates, h, dy, mask, s, time, first + mine, unit)
+            # Without `reset_after` this is the second product of the step before.
+            if s < T - 1:
+                multiply_share(area, kept, ws, sharing, places, S, far)
+            cuda.syncthreads()
+            i = t
+            while i < S * U:
+                m, j = sample_of(i, U)
+                n = first + m
+                if n < N:
+                    if i != t:
+                        _fetch_backward(fetched, gates, h, dy, mask, s, time, n, j)
+                    through = summed(ZERO, area, sharing, places, S, m, j)
+                    dh = through * area[factors + i] + area[states + i] + fetched[5]
+                    dz, dr, da, last, past = ZERO, ZERO, ZERO, ZERO, dh
+                    if fetched[6] != ZERO:
+                        dz, dr, da, last, past = _unit_backward(
+                            fetched, dh, activation, recurrent_activation, reset_after
+                        )
+                    area[states + i], row = past, vector + m * stride + j
+                    area[row], area[row + U] = dz if reset_after else ZERO, dr
+                    area[row + 2 * U] = last if reset_after else da
+                    dgates[s, n, j], dgates[s, n, 2 * U + j] = dz, da
+                    if reset_after or fetched[6] == ZERO:
+                        dgates[s, n, U + j] = dr
+                    dgates[s, n, 3 * U + j] = last
+                i += threads
+            cuda.syncthreads()
+            if not reset_after:
+                multiply_share(area, kept, ws, sharing, places, S, far)
+                cuda.syncthreads()
+                _reset_backward(
+                    dgates, gates, h, mask, s, time, area, sharing, places, S, first,
+                    recurrent_activation,
+                )  # fmt: skip
+                cuda.syncthreads()
+
+    return backward
+
+
+_FORWARD = _forward_one, _forward_two, _forward_far = tuple(_forward_walk(*v) for v in VARIANTS)
+_BACKWARD = _backward_one, _backward_two, _backward_far = tuple(
+    _backward_walk(*v) for v in VARIANTS
+)
 
 
 def gru_workspace_cuda(N, T, C, U):
-    sums = [space_of_sums(*rows, T * N) for rows in ((C, 3 * U), (U, 3 * U), (U, 2 * U), (U, U))]
-    return max(T * N * 4 * U + N * U, 3 * U * U + 4 * N * U, *sums)
+    G = 3 * U
+    sums = [space_of_sums(*rows, T * N) for rows in ((C, G), (U, G), (U, 2 * U), (U, U))]
+    rest = far_size(N, U, G, STATES, STATES) + T * N * 4 * U
+    return packed_pair_size(U, G) + max(rest, *sums)
 
 
 def gru_prepare_cuda(w, u, ws):
-    """The products read the weights as they are."""
+    """Pack u as the threads of a block will read it, for the way forward and back."""
+    pack_both_ways(ws, u)
 
 
 def gru_forward_cuda(
     y, h, gates, x, w, u, b, mask, keep, activation, recurrent_activation, reset_after, backwards,
     ws,
 ):  # fmt: skip
-    (N, T, _), U, bias = x.shape, len(u), b.reshape(-1)
-    before, seen = parted(ws, (T, N, 4 * U), (N, U))
-    before = gates if len(gates) == T else before
+    (N, T, _), (U, G), bias = x.shape, u.shape, b.reshape(-1)
+    start = packed_pair_size(U, G) + far_size(N, U, G, STATES, STATES)
+    before = inputs_in(gates, ws, start, T)
     see_inputs(before, x, w, bias, backwards)
     codes = int(activation), int(recurrent_activation), int(reset_after), int(backwards)
-    walk(_forward_steps, N, y, h, gates, before, seen, u, bias, mask, keep, *codes)
+    walk(_FORWARD, N, U, G, STATES, True, y, h, gates, before, ws, bias, mask, keep, *codes)
 
 
 def gru_backward_input_cuda(
@@ -698,21 +781,19 @@ def gru_backward_input_cuda(
     backwards, ws,
 ):  # fmt: skip
     N, (U, G) = gates.shape[1], u.shape
-    turned, through_u, carry = parted(ws, (G, U), (N, G), (N, U))
-    turn(turned, u)
     codes = int(activation), int(recurrent_activation), int(reset_after), int(backwards)
-    arrays = dgates, dy, gates, h, turned, through_u, carry, mask, keep
-    walk(_backward_steps, N, *arrays, *codes)
+    walk(_BACKWARD, N, U, G, STATES, False, dgates, dy, gates, h, ws, mask, keep, *codes)
     backward_inputs(dx, dgates, w, backwards)
 
 
 def gru_backward_weight_cuda(dw, du, db, x, h, dgates, keep, reset_after, backwards, ws):
     (U, G), states, bias = du.shape, h.reshape(-1, h.shape[2]), db.reshape(-1)
-    sum_inputs(dw, bias[:G] if db.size else NONE, x, dgates, backwards, ws)
+    sums = ws[packed_pair_size(U, G) :]
+    sum_inputs(dw, bias[:G] if db.size else NONE, x, dgates, backwards, sums)
     if reset_after:  # the candidate's state has a gradient of its own, in the last columns
         state_bias = bias[G:] if db.size else NONE
-        sum_states(du, 0, G, state_bias, states, 0, keep, dgates, (0, 2 * U, U), ws)
+        sum_states(du, 0, G, state_bias, states, 0, keep, dgates, (0, 2 * U, U), sums)
     else:  # the candidate saw the state after its reset, which the last columns hold
-        sum_states(du, 0, 2 * U, NONE, states, 0, keep, dgates, (0, G, 0), ws)
+        sum_states(du, 0, 2 * U, NONE, states, 0, keep, dgates, (0, G, 0), sums)
         reset, nothing = dgates.reshape(-1, 4 * U), NONE.reshape(0, 0)
-        sum_states(du, 2 * U, U, NONE, reset, 3 * U, nothing, dgates, (2 * U, G, 0), ws)
+        sum_states(du, 2 * U, U, NONE, reset, 3 * U, nothing, dgates, (2 * U, G, 0), sums)

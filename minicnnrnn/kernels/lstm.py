@@ -5,33 +5,29 @@ import numpy as np
 from minicnnrnn.kernels.activation import differentiate
 from minicnnrnn.kernels.codes import FROM_OUTPUT
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
-from minicnnrnn.kernels.gpu import cuda, gpu
+from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import address, grain, pack, panel_size
 from minicnnrnn.kernels.recurrent import (
     NONE,
-    SAMPLES,
-    STEP_THREADS,
+    ONE,
     ZERO,
     ZERO_TABLE,
     activated,
     activated_copy,
     activated_number,
-    add_states,
     alpha_of,
     arriving,
     backward_inputs,
     copy_rows,
     counts,
-    drop_states,
     dropped,
+    inputs_in,
     is_valid,
     keep_row,
     kept_on_tape,
     multiply,
     pack_pair,
-    parted,
-    pass_through,
     recall,
     recalled,
     recurrent_weight,
@@ -45,9 +41,24 @@ from minicnnrnn.kernels.recurrent import (
     tail,
     taken_back,
     through,
-    turn,
-    walk,
     weight_scratch,
+)
+from minicnnrnn.kernels.resident import (
+    KEPT,
+    MOST,
+    VARIANTS,
+    begin_factors,
+    begin_of,
+    begin_states,
+    far_size,
+    multiply_share,
+    pack_both_ways,
+    packed_pair_size,
+    places_of,
+    sample_of,
+    settle_in,
+    summed,
+    walk,
 )
 
 # ---------------------------------------------------------------------------------------
@@ -456,21 +467,51 @@ def lstm_backward_weight_cpu(dw, du, db, x, h, dgates, keep, backwards, ws):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# As recurrent.py says. Workspace of the forward pass: the products of the inputs, where the tape
-# has no room for them, and the states after dropout; of the way back: u transposed, what comes
-# through u from each gate, and what arrives at h and at c past it; then parts of sums.
+# As recurrent.py says. Workspace: u, packed for the way forward and back by `prepare`; what blocks
+# of huge layers remember; then the products of the inputs, where the tape has no room for them, or
+# parts of sums. A block remembers three numbers of a unit: h, c, and the factor of its dropout, and
+# on the way back the gradients of h and c that go past the product.
+
+STATES = 3
+
+
+@gpu
+def _cell(i, f, g, o, c, activation, recurrent_activation):
+    """The new h and c from the gates before their activation; and what the tape keeps of these."""
+    i, kept_i = kept_on_tape(i, recurrent_activation)
+    f, kept_f = kept_on_tape(f, recurrent_activation)
+    g, kept_g = kept_on_tape(g, activation)
+    o, kept_o = kept_on_tape(o, recurrent_activation)
+    new = f * c + i * g
+    return o * activated_number(new, activation), new, kept_i, kept_f, kept_g, kept_o
+
+
+@gpu
+def _through_cell(kept_i, kept_f, kept_g, kept_o, dh, dc, c, new, activation, recurrent_activation):
+    """Gradients of the gates and of the old c, from those of the new h and c."""
+    i, f = recalled(kept_i, recurrent_activation), recalled(kept_f, recurrent_activation)
+    g, o = recalled(kept_g, activation), recalled(kept_o, recurrent_activation)
+    out = activated_number(new, activation)
+    dc += taken_back(dh * o, out if activation in FROM_OUTPUT else new, activation)
+    return (
+        taken_back(dc * g, kept_i, recurrent_activation),
+        taken_back(dc * c, kept_f, recurrent_activation),
+        taken_back(dc * i, kept_g, activation),
+        taken_back(dh * out, kept_o, recurrent_activation),
+        dc * f,
+    )
 
 
 @gpu
 def unit_forward(tape, s, n, j, c, activation, recurrent_activation):
     """The new h and c of unit j of row n, from its gates at step s of the tape and its c."""
     U = tape.shape[2] // 4
-    i = kept_on_tape(tape, s, n, j, recurrent_activation)
-    f = kept_on_tape(tape, s, n, U + j, recurrent_activation)
-    g = kept_on_tape(tape, s, n, 2 * U + j, activation)
-    o = kept_on_tape(tape, s, n, 3 * U + j, recurrent_activation)
-    new = f * c + i * g
-    return o * activated_number(new, activation), new
+    value, new, i, f, g, o = _cell(
+        tape[s, n, j], tape[s, n, U + j], tape[s, n, 2 * U + j], tape[s, n, 3 * U + j], c,
+        activation, recurrent_activation,
+    )  # fmt: skip
+    tape[s, n, j], tape[s, n, U + j], tape[s, n, 2 * U + j], tape[s, n, 3 * U + j] = i, f, g, o
+    return value, new
 
 
 @gpu
@@ -480,109 +521,185 @@ def unit_backward(dgates, tape, s, n, j, dh, dc, c, new, activation, recurrent_a
     From those of its new h and c; `c` is the old cell state and `new` the new one.
     """
     U = tape.shape[2] // 4
-    kept_i, kept_f = tape[s, n, j], tape[s, n, U + j]
-    kept_g, kept_o = tape[s, n, 2 * U + j], tape[s, n, 3 * U + j]
-    i, f = recalled(kept_i, recurrent_activation), recalled(kept_f, recurrent_activation)
-    g, o = recalled(kept_g, activation), recalled(kept_o, recurrent_activation)
-    out = activated_number(new, activation)
-    dc += taken_back(dh * o, out if activation in FROM_OUTPUT else new, activation)
-    dgates[s, n, j] = taken_back(dc * g, kept_i, recurrent_activation)
-    dgates[s, n, U + j] = taken_back(dc * c, kept_f, recurrent_activation)
-    dgates[s, n, 2 * U + j] = taken_back(dc * i, kept_g, activation)
-    dgates[s, n, 3 * U + j] = taken_back(dh * out, kept_o, recurrent_activation)
-    return dc * f
+    di, df, dg, do, before = _through_cell(
+        tape[s, n, j], tape[s, n, U + j], tape[s, n, 2 * U + j], tape[s, n, 3 * U + j], dh, dc,
+        c, new, activation, recurrent_activation,
+    )  # fmt: skip
+    _write_gates(dgates, s, n, j, U, di, df, dg, do)
+    return before
 
 
 @gpu
-def _forward_steps(
-    y, h, c, gates, before, seen, u, mask, keep, activation, recurrent_activation, backwards
-):
-    T, N, U, slots, outputs = before.shape[0], h.shape[1], h.shape[2], h.shape[0], y.shape[1]
-    first = cuda.blockIdx.x * SAMPLES
-    drop_states(seen, h, keep, first)
-    for s in range(T):
-        time = T - 1 - s if backwards else s
-        old, new, tape = s % slots, (s + 1) % slots, s % gates.shape[0]
-        add_states(gates, tape, before, s, seen if keep.size else h[old], first, u)
-        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
-            n, j = first + i // U, i % U
-            if n < N:
-                value, cell_state = h[old, n, j], c[old, n, j]
-                if counts(mask, n, time):
-                    value, cell_state = unit_forward(
-                        gates, tape, n, j, cell_state, activation, recurrent_activation
-                    )
-                h[new, n, j], c[new, n, j] = value, cell_state
-                if keep.size:
-                    seen[n, j] = value * keep[n, j]
-                if s >= T - outputs:
-                    y[n, s - (T - outputs), j] = value
+def _write_gates(gates, s, n, j, U, i, f, g, o):
+    gates[s, n, j], gates[s, n, U + j] = i, f
+    gates[s, n, 2 * U + j], gates[s, n, 3 * U + j] = g, o
+
+
+@gpu
+def _fetch_forward(fetched, before, mask, s, time, n, j, U):
+    if n < before.shape[1]:
+        for gate in range(4):
+            fetched[gate] = before[s, n, gate * U + j]
+        fetched[4] = ONE if counts(mask, n, time) else ZERO
+
+
+def _forward_walk(S, far):
+    @bounded(MOST)
+    def forward(
+        y, h, c, gates, before, ws, mask, keep, activation, recurrent_activation, backwards, sharing
+    ):
+        T, N, U, slots, outputs = before.shape[0], h.shape[1], h.shape[2], h.shape[0], y.shape[1]
+        first, t, threads = cuda.blockIdx.x * S, cuda.threadIdx.x, cuda.blockDim.x
+        kept = cuda.local.array((KEPT, 4), np.float32)
+        fetched = cuda.local.array(5, np.float32)
+        area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
+        places = places_of(sharing, begin)
+        settle_in(area, kept, ws, sharing, places)
+        vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
+        cells, factors = states + S * U, states + 2 * S * U
+        begin_states(area, h, keep, places, sharing, S, first, factors)
+        for i in range(t, S * U, threads):
+            m, j = sample_of(i, U)
+            if first + m < N:
+                area[cells + i] = c[0, first + m, j]
         cuda.syncthreads()
-
-
-@gpu
-def _backward_steps(
-    dgates, dy, gates, c, turned, through_u, carry, carry_c, mask, keep, activation,
-    recurrent_activation, backwards,
-):  # fmt: skip
-    T, N, U = gates.shape[0], gates.shape[1], c.shape[2]
-    first = cuda.blockIdx.x * SAMPLES
-    for s in range(T - 1, -1, -1):
-        time = T - 1 - s if backwards else s
-        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
-            n, j = first + i // U, i % U
-            if n < N:
-                dh = arriving(carry, through_u, 4, keep, dy, T, s, n, j)
-                dc = carry_c[n, j] if s < T - 1 else ZERO
-                if counts(mask, n, time):
-                    carry_c[n, j] = unit_backward(
-                        dgates, gates, s, n, j, dh, dc, c[s, n, j], c[s + 1, n, j], activation,
-                        recurrent_activation,
-                    )  # fmt: skip
-                    carry[n, j] = ZERO
-                else:
+        mine, unit = sample_of(t, U)
+        for s in range(T):
+            time = T - 1 - s if backwards else s
+            new, tape = (s + 1 if slots > 2 else (s + 1) & 1), (s if gates.shape[0] > 1 else 0)
+            if t < S * U:
+                _fetch_forward(fetched, before, mask, s, time, first + mine, unit, U)
+            multiply_share(area, kept, ws, sharing, places, S, far)
+            cuda.syncthreads()
+            i = t
+            while i < S * U:
+                m, j = sample_of(i, U)
+                n = first + m
+                if n < N:
+                    if i != t:
+                        _fetch_forward(fetched, before, mask, s, time, n, j, U)
+                    value, cell_state = area[states + i], area[cells + i]
                     for gate in range(4):
-                        dgates[s, n, gate * U + j] = ZERO
-                    carry[n, j], carry_c[n, j] = dh, dc
-        cuda.syncthreads()
-        if s:
-            pass_through(through_u, dgates[s], turned, first, 0, 4, 0)
+                        fetched[gate] = summed(
+                            fetched[gate], area, sharing, places, S, m, gate * U + j
+                        )
+                    if fetched[4] != ZERO:
+                        value, cell_state, kept_i, kept_f, kept_g, kept_o = _cell(
+                            fetched[0], fetched[1], fetched[2], fetched[3], cell_state,
+                            activation, recurrent_activation,
+                        )  # fmt: skip
+                        _write_gates(gates, tape, n, j, U, kept_i, kept_f, kept_g, kept_o)
+                    area[states + i], area[cells + i] = value, cell_state
+                    area[vector + m * stride + j] = value * area[factors + i]
+                    h[new, n, j], c[new, n, j] = value, cell_state
+                    if s >= T - outputs:
+                        y[n, s - (T - outputs), j] = value
+                i += threads
+            cuda.syncthreads()
+
+    return forward
+
+
+@gpu
+def _fetch_backward(fetched, gates, c, dy, mask, T, s, time, n, j, U):
+    if n < gates.shape[1]:
+        for gate in range(4):
+            fetched[gate] = gates[s, n, gate * U + j]
+        fetched[4], fetched[5] = c[s, n, j], c[s + 1, n, j]
+        fetched[6] = arriving(dy, T, s, n, j)
+        fetched[7] = ONE if counts(mask, n, time) else ZERO
+
+
+def _backward_walk(S, far):
+    @bounded(MOST)
+    def backward(
+        dgates, dy, gates, c, ws, mask, keep, activation, recurrent_activation, backwards, sharing
+    ):
+        T, N, U = gates.shape[0], gates.shape[1], c.shape[2]
+        first, t, threads = cuda.blockIdx.x * S, cuda.threadIdx.x, cuda.blockDim.x
+        kept = cuda.local.array((KEPT, 4), np.float32)
+        fetched = cuda.local.array(8, np.float32)
+        area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
+        places = places_of(sharing, begin)
+        settle_in(area, kept, ws, sharing, places)
+        vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
+        cells, factors = states + S * U, states + 2 * S * U
+        begin_factors(area, keep, N, U, S, first, factors)
+        mine, unit = sample_of(t, U)
+        for s in range(T - 1, -1, -1):
+            time = T - 1 - s if backwards else s
+            if t < S * U:
+                _fetch_backward(fetched, gates, c, dy, mask, T, s, time, first + mine, unit, U)
+            if s < T - 1:
+                multiply_share(area, kept, ws, sharing, places, S, far)
+            cuda.syncthreads()
+            i = t
+            while i < S * U:
+                m, j = sample_of(i, U)
+                n = first + m
+                if n < N:
+                    if i != t:
+                        _fetch_backward(fetched, gates, c, dy, mask, T, s, time, n, j, U)
+                    through = summed(ZERO, area, sharing, places, S, m, j)
+                    dh = through * area[factors + i] + area[states + i] + fetched[6]
+                    dc, di, df, dg, do = area[cells + i], ZERO, ZERO, ZERO, ZERO
+                    past = dh
+                    if fetched[7] != ZERO:
+                        di, df, dg, do, dc = _through_cell(
+                            fetched[0], fetched[1], fetched[2], fetched[3], dh, dc, fetched[4],
+                            fetched[5], activation, recurrent_activation,
+                        )  # fmt: skip
+                        past = ZERO
+                    area[states + i], area[cells + i] = past, dc
+                    row = vector + m * stride + j
+                    area[row], area[row + U] = di, df
+                    area[row + 2 * U], area[row + 3 * U] = dg, do
+                    _write_gates(dgates, s, n, j, U, di, df, dg, do)
+                i += threads
+            cuda.syncthreads()
+
+    return backward
+
+
+_FORWARD = _forward_one, _forward_two, _forward_far = tuple(_forward_walk(*v) for v in VARIANTS)
+_BACKWARD = _backward_one, _backward_two, _backward_far = tuple(
+    _backward_walk(*v) for v in VARIANTS
+)
 
 
 def lstm_workspace_cuda(N, T, C, U):
     G = 4 * U
     sums = max(space_of_sums(C, G, T * N), space_of_sums(U, G, T * N))
-    return max(T * N * G + N * U, G * U + N * G + 2 * N * U, sums)
+    return packed_pair_size(U, G) + max(far_size(N, U, G, STATES, STATES) + T * N * G, sums)
 
 
 def lstm_prepare_cuda(w, u, ws):
-    """The products read the weights as they are."""
+    """Pack u as the threads of a block will read it, for the way forward and back."""
+    pack_both_ways(ws, u)
 
 
 def lstm_forward_cuda(
     y, h, c, gates, x, w, u, b, mask, keep, activation, recurrent_activation, backwards, ws
 ):
     (N, T, _), (U, G) = x.shape, u.shape
-    before, seen = parted(ws, (T, N, G), (N, U))
-    before = gates if len(gates) == T else before
+    start = packed_pair_size(U, G) + far_size(N, U, G, STATES, STATES)
+    before = inputs_in(gates, ws, start, T)
     see_inputs(before, x, w, b, backwards)
     codes = int(activation), int(recurrent_activation), int(backwards)
-    walk(_forward_steps, N, y, h, c, gates, before, seen, u, mask, keep, *codes)
+    walk(_FORWARD, N, U, G, STATES, True, y, h, c, gates, before, ws, mask, keep, *codes)
 
 
 def lstm_backward_input_cuda(
     dx, dgates, dy, gates, c, w, u, mask, keep, activation, recurrent_activation, backwards, ws
 ):
     N, (U, G) = gates.shape[1], u.shape
-    turned, through_u, carry, carry_c = parted(ws, (G, U), (N, G), (N, U), (N, U))
-    turn(turned, u)
     codes = int(activation), int(recurrent_activation), int(backwards)
-    arrays = dgates, dy, gates, c, turned, through_u, carry, carry_c, mask, keep
-    walk(_backward_steps, N, *arrays, *codes)
+    walk(_BACKWARD, N, U, G, STATES, False, dgates, dy, gates, c, ws, mask, keep, *codes)
     backward_inputs(dx, dgates, w, backwards)
 
 
 def lstm_backward_weight_cuda(dw, du, db, x, h, dgates, keep, backwards, ws):
     U, G = du.shape
-    sum_inputs(dw, db, x, dgates, backwards, ws)
-    sum_states(du, 0, G, NONE, h.reshape(-1, U), 0, keep, dgates, (0, G, 0), ws)
+    sums = ws[packed_pair_size(U, G) :]
+    sum_inputs(dw, db, x, dgates, backwards, sums)
+    sum_states(du, 0, G, NONE, h.reshape(-1, U), 0, keep, dgates, (0, G, 0), sums)

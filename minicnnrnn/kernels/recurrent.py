@@ -40,7 +40,7 @@ from minicnnrnn.kernels.gemm import (
     parts_of_sum,
     tiled_product,
 )
-from minicnnrnn.kernels.gpu import SIMULATED, cuda, gpu, launch, over
+from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
     PANEL,
@@ -362,12 +362,12 @@ def steps_forward_cpu(y, x, keep, turn, backwards):
 # ---------------------------------------------------------------------------------------
 #
 # Three phases. A product by tiles takes the inputs of all steps to where the gates will stand.
-# Then a single kernel walks through the sequence, forwards or backwards: a block has a few samples
-# for itself, so that its threads wait for one another after every step and blocks never do. Its
-# threads take a column of the gates each for the product with the state, and then a unit each.
-# Gradients of the input and of the weights are products over all steps again.
+# Then a single kernel walks through the sequence, forwards or backwards, as resident.py says: a
+# block has a sample or two for itself, so that its threads wait for one another twice a step and
+# blocks never do. Its threads share out the product with the matrix, and then take a unit each;
+# while they multiply, what they will need of the tape is on its way from memory. Gradients of the
+# input and of the weights are products over all steps again.
 
-STEP_THREADS, SAMPLES = (4, 2) if SIMULATED else (512, 2)
 ZERO, ONE, NONE = np.float32(0), np.float32(1), np.zeros(0, np.float32)
 
 
@@ -384,12 +384,13 @@ def activated_number(x, code):
 
 
 @gpu
-def kept_on_tape(tape, s, n, g, code):
-    """Activate a number on the tape, where it stays if its derivative follows from it."""
-    value = activated_number(tape[s, n, g], code)
-    if code in FROM_OUTPUT:
-        tape[s, n, g] = value
-    return value
+def kept_on_tape(before, code):
+    """What the tape keeps of a number and its activation: this if the derivative follows from it.
+
+    Returns the activation, and what to keep.
+    """
+    value = activated_number(before, code)
+    return value, value if code in FROM_OUTPUT else before
 
 
 @gpu
@@ -405,78 +406,10 @@ def taken_back(dy, known, code):
 
 
 @gpu
-def add_product(totals, rows, first, column, matrix, top, place, K):
-    """Add products of the block's rows with a column of a matrix.
-
-    To ``totals[i]`` row ``first + i``, from `column` on, times column `place`, from row `top` on.
-    """
-    last = rows.shape[0] - 1
-    for k in range(K):
-        weight = matrix[top + k, place]
-        for i in range(SAMPLES):
-            totals[i] += rows[min(first + i, last), column + k] * weight
-
-
-@gpu
-def drop_states(seen, h, keep, first):
-    """What the product with u sees of the initial states, if some is dropped."""
-    N, U = h.shape[1], h.shape[2]
-    if keep.size:
-        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
-            n, j = first + i // U, i % U
-            if n < N:
-                seen[n, j] = h[0, n, j] * keep[n, j]
-    cuda.syncthreads()
-
-
-@gpu
-def add_states(gates, tape, before, s, rows, first, u):
-    """``gates[tape] = before[s] + rows u`` for the samples of the block."""
-    totals = cuda.local.array(SAMPLES, np.float32)
-    N, G = before.shape[1], before.shape[2]
-    for g in range(cuda.threadIdx.x, G, STEP_THREADS):
-        for i in range(SAMPLES):
-            totals[i] = before[s, min(first + i, N - 1), g]
-        add_product(totals, rows, first, 0, u, 0, g, u.shape[0])
-        for i in range(SAMPLES):
-            if first + i < N:
-                gates[tape, first + i, g] = totals[i]
-    cuda.syncthreads()
-
-
-@gpu
-def pass_through(through, rows, turned, first, start, stop, skip):
-    """Take gradients of the gates `start` to `stop` through u, each gate's apart.
-
-    From the third gate on, the rows are read `skip` columns further on.
-    """
-    totals = cuda.local.array(SAMPLES, np.float32)
-    N, U = rows.shape[0], turned.shape[1]
-    for g in range(start * U + cuda.threadIdx.x, stop * U, STEP_THREADS):
-        top = g // U * U
-        for i in range(SAMPLES):
-            totals[i] = ZERO
-        column = top + (skip if g >= 2 * U else 0)
-        add_product(totals, rows, first, column, turned, top, g - top, U)
-        for i in range(SAMPLES):
-            if first + i < N:
-                through[first + i, g] = totals[i]
-    cuda.syncthreads()
-
-
-@gpu
-def arriving(carry, through, gates, keep, dy, T, s, n, j):
-    """The gradient that arrives at a state: from its output, and from the step after."""
-    U, outputs, total = carry.shape[1], dy.shape[1], ZERO
-    if s < T - 1:
-        for gate in range(gates):
-            total += through[n, gate * U + j]
-        if keep.size:
-            total *= keep[n, j]
-        total += carry[n, j]
-    if s >= T - outputs:
-        total += dy[n, s - (T - outputs), j]
-    return total
+def arriving(dy, T, s, n, j):
+    """The gradient that arrives at a state from its output."""
+    outputs = dy.shape[1]
+    return dy[n, s - (T - outputs), j] if s >= T - outputs else ZERO
 
 
 @gpu
@@ -557,21 +490,12 @@ def _add_parts(dw, first, db, ws, rows, columns, parts):
             db[column] = total
 
 
-@gpu
-def _turn(turned, u):
-    U = u.shape[0]
-    for i in range(cuda.grid(1), u.size, cuda.gridsize(1)):
-        turned[i // U, i % U] = u[i % U, i // U]
-
-
-def parted(ws, *shapes):
-    """Arrays of these shapes, one behind the other in a workspace."""
-    start, parts = 0, []
-    for shape in shapes:
-        end = start + math.prod(shape)
-        parts.append(ws[start:end].reshape(shape))
-        start = end
-    return parts
+def inputs_in(gates, ws, start, T):
+    """Where the products of all inputs go: on the tape, if it has room, or into the workspace."""
+    if len(gates) == T:
+        return gates
+    size = T * math.prod(gates.shape[1:])
+    return ws[start : start + size].reshape(T, *gates.shape[1:])
 
 
 def see_inputs(before, x, w, b, backwards):
@@ -579,16 +503,6 @@ def see_inputs(before, x, w, b, backwards):
     N, T, C = x.shape
     operands = before, x.reshape(N * T, C), w, b, int(backwards)
     launch_product(_see_inputs, N * T, w.shape[1], C, 1, 1, *operands)
-
-
-def walk(kernel, N, *arguments):
-    """Run a kernel through all steps, a block for every few samples."""
-    launch(kernel, -(-N // SAMPLES), STEP_THREADS, *arguments)
-
-
-def turn(turned, u):
-    """Transpose u, so that neighbouring threads read neighbours on the way back, too."""
-    over(_turn, u.size, turned, u)
 
 
 def backward_inputs(dx, dgates, w, backwards):

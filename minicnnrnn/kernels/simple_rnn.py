@@ -4,31 +4,27 @@ import numpy as np
 
 from minicnnrnn.kernels.activation import differentiate
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
-from minicnnrnn.kernels.gpu import cuda, gpu
+from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import address, grain, pack, panel_size
 from minicnnrnn.kernels.recurrent import (
     NONE,
-    SAMPLES,
-    STEP_THREADS,
+    ONE,
     ZERO,
     ZERO_TABLE,
     activated,
-    add_states,
     alpha_of,
     arriving,
     backward_inputs,
     copy_rows,
     counts,
-    drop_states,
     dropped,
+    inputs_in,
     is_valid,
     keep_row,
     kept_on_tape,
     multiply,
     pack_pair,
-    parted,
-    pass_through,
     recurrent_weight,
     row_stride,
     see_inputs,
@@ -40,9 +36,24 @@ from minicnnrnn.kernels.recurrent import (
     tail,
     taken_back,
     through,
-    turn,
-    walk,
     weight_scratch,
+)
+from minicnnrnn.kernels.resident import (
+    KEPT,
+    MOST,
+    VARIANTS,
+    begin_factors,
+    begin_of,
+    begin_states,
+    far_size,
+    multiply_share,
+    pack_both_ways,
+    packed_pair_size,
+    places_of,
+    sample_of,
+    settle_in,
+    summed,
+    walk,
 )
 
 # ---------------------------------------------------------------------------------------
@@ -330,84 +341,150 @@ def simple_rnn_backward_weight_cpu(dw, du, db, x, h, dgates, keep, backwards, ws
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# As recurrent.py says. Workspace of the forward pass: the products of the inputs, where the tape
-# has no room for them, and the states after dropout; of the way back: u transposed, what comes
-# through u, and what arrives past it; then parts of sums.
+# As recurrent.py says. Workspace: u, packed for the way forward and back by `prepare`; what blocks
+# of huge layers remember; then the products of the inputs, where the tape has no room for them, or
+# parts of sums. A block remembers two numbers of a unit: h, and the factor of its dropout, and on
+# the way back the gradient of h that goes past the product.
+
+STATES = 2
 
 
 @gpu
-def _forward_steps(y, h, gates, before, seen, u, mask, keep, activation, backwards):
-    (T, N, U), slots, outputs = before.shape, h.shape[0], y.shape[1]
-    first = cuda.blockIdx.x * SAMPLES
-    drop_states(seen, h, keep, first)
-    for s in range(T):
-        time = T - 1 - s if backwards else s
-        old, new, tape = s % slots, (s + 1) % slots, s % gates.shape[0]
-        add_states(gates, tape, before, s, seen if keep.size else h[old], first, u)
-        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
-            n, j = first + i // U, i % U
-            if n < N:
-                value = h[old, n, j]
-                if counts(mask, n, time):
-                    value = kept_on_tape(gates, tape, n, j, activation)
-                h[new, n, j] = value
-                if keep.size:
-                    seen[n, j] = value * keep[n, j]
-                if s >= T - outputs:
-                    y[n, s - (T - outputs), j] = value
+def _fetch_forward(fetched, before, mask, s, time, n, j):
+    if n < before.shape[1]:
+        fetched[0] = before[s, n, j]
+        fetched[1] = ONE if counts(mask, n, time) else ZERO
+
+
+def _forward_walk(S, far):
+    @bounded(MOST)
+    def forward(y, h, gates, before, ws, mask, keep, activation, backwards, sharing):
+        (T, N, U), slots, outputs = before.shape, h.shape[0], y.shape[1]
+        first, t, threads = cuda.blockIdx.x * S, cuda.threadIdx.x, cuda.blockDim.x
+        kept = cuda.local.array((KEPT, 4), np.float32)
+        fetched = cuda.local.array(2, np.float32)
+        area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
+        places = places_of(sharing, begin)
+        settle_in(area, kept, ws, sharing, places)
+        vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
+        factors = states + S * U
+        begin_states(area, h, keep, places, sharing, S, first, factors)
         cuda.syncthreads()
+        mine, unit = sample_of(t, U)
+        for s in range(T):
+            time = T - 1 - s if backwards else s
+            new, tape = (s + 1 if slots > 2 else (s + 1) & 1), (s if gates.shape[0] > 1 else 0)
+            if t < S * U:
+                _fetch_forward(fetched, before, mask, s, time, first + mine, unit)
+            multiply_share(area, kept, ws, sharing, places, S, far)
+            cuda.syncthreads()
+            i = t
+            while i < S * U:
+                m, j = sample_of(i, U)
+                n = first + m
+                if n < N:
+                    if i != t:
+                        _fetch_forward(fetched, before, mask, s, time, n, j)
+                    value = area[states + i]
+                    if fetched[1] != ZERO:
+                        total = summed(fetched[0], area, sharing, places, S, m, j)
+                        value, gates[tape, n, j] = kept_on_tape(total, activation)
+                    area[states + i] = value
+                    area[vector + m * stride + j] = value * area[factors + i]
+                    h[new, n, j] = value
+                    if s >= T - outputs:
+                        y[n, s - (T - outputs), j] = value
+                i += threads
+            cuda.syncthreads()
+
+    return forward
 
 
 @gpu
-def _backward_steps(dgates, dy, gates, turned, through_u, carry, mask, keep, activation, backwards):
-    T, N, U = gates.shape
-    first = cuda.blockIdx.x * SAMPLES
-    for s in range(T - 1, -1, -1):
-        time = T - 1 - s if backwards else s
-        for i in range(cuda.threadIdx.x, SAMPLES * U, STEP_THREADS):
-            n, j = first + i // U, i % U
-            if n < N:
-                dh = arriving(carry, through_u, 1, keep, dy, T, s, n, j)
-                if counts(mask, n, time):
-                    dgates[s, n, j] = taken_back(dh, gates[s, n, j], activation)
-                    carry[n, j] = ZERO
-                else:
-                    dgates[s, n, j], carry[n, j] = ZERO, dh
-        cuda.syncthreads()
-        if s:
-            pass_through(through_u, dgates[s], turned, first, 0, 1, 0)
+def _fetch_backward(fetched, gates, dy, mask, s, time, n, j):
+    T, N, _ = gates.shape
+    if n < N:
+        fetched[0], fetched[1] = gates[s, n, j], arriving(dy, T, s, n, j)
+        fetched[2] = ONE if counts(mask, n, time) else ZERO
+
+
+def _backward_walk(S, far):
+    @bounded(MOST)
+    def backward(dgates, dy, gates, ws, mask, keep, activation, backwards, sharing):
+        T, N, U = gates.shape
+        first, t, threads = cuda.blockIdx.x * S, cuda.threadIdx.x, cuda.blockDim.x
+        kept = cuda.local.array((KEPT, 4), np.float32)
+        fetched = cuda.local.array(3, np.float32)
+        area, begin = (ws, begin_of(sharing)) if far else (dynamic(), 0)
+        places = places_of(sharing, begin)
+        settle_in(area, kept, ws, sharing, places)
+        vector, states, stride = places[0], places[1], sharing[1] * sharing[2]
+        factors = states + S * U
+        begin_factors(area, keep, N, U, S, first, factors)
+        mine, unit = sample_of(t, U)
+        for s in range(T - 1, -1, -1):
+            time = T - 1 - s if backwards else s
+            if t < S * U:
+                _fetch_backward(fetched, gates, dy, mask, s, time, first + mine, unit)
+            if s < T - 1:
+                multiply_share(area, kept, ws, sharing, places, S, far)
+            cuda.syncthreads()
+            i = t
+            while i < S * U:
+                m, j = sample_of(i, U)
+                n = first + m
+                if n < N:
+                    if i != t:
+                        _fetch_backward(fetched, gates, dy, mask, s, time, n, j)
+                    through = summed(ZERO, area, sharing, places, S, m, j)
+                    dh = through * area[factors + i] + area[states + i] + fetched[1]
+                    gradient, past = ZERO, dh
+                    if fetched[2] != ZERO:
+                        gradient, past = taken_back(dh, fetched[0], activation), ZERO
+                    area[states + i], area[vector + m * stride + j] = past, gradient
+                    dgates[s, n, j] = gradient
+                i += threads
+            cuda.syncthreads()
+
+    return backward
+
+
+_FORWARD = _forward_one, _forward_two, _forward_far = tuple(_forward_walk(*v) for v in VARIANTS)
+_BACKWARD = _backward_one, _backward_two, _backward_far = tuple(
+    _backward_walk(*v) for v in VARIANTS
+)
 
 
 def simple_rnn_workspace_cuda(N, T, C, U):
     sums = max(space_of_sums(C, U, T * N), space_of_sums(U, U, T * N))
-    return max(T * N * U + N * U, U * U + 2 * N * U, sums)
+    return packed_pair_size(U, U) + max(far_size(N, U, U, STATES, STATES) + T * N * U, sums)
 
 
 def simple_rnn_prepare_cuda(w, u, ws):
-    """The products read the weights as they are."""
+    """Pack u as the threads of a block will read it, for the way forward and back."""
+    pack_both_ways(ws, u)
 
 
 def simple_rnn_forward_cuda(y, h, gates, x, w, u, b, mask, keep, activation, backwards, ws):
     (N, T, _), U = x.shape, len(u)
-    before, seen = parted(ws, (T, N, U), (N, U))
-    before = gates if len(gates) == T else before
+    start = packed_pair_size(U, U) + far_size(N, U, U, STATES, STATES)
+    before = inputs_in(gates, ws, start, T)
     see_inputs(before, x, w, b, backwards)
     codes = int(activation), int(backwards)
-    walk(_forward_steps, N, y, h, gates, before, seen, u, mask, keep, *codes)
+    walk(_FORWARD, N, U, U, STATES, True, y, h, gates, before, ws, mask, keep, *codes)
 
 
 def simple_rnn_backward_input_cuda(
     dx, dgates, dy, gates, w, u, mask, keep, activation, backwards, ws
 ):
     _, N, U = gates.shape
-    turned, *rows = parted(ws, (U, U), (N, U), (N, U))
-    turn(turned, u)
     codes = int(activation), int(backwards)
-    walk(_backward_steps, N, dgates, dy, gates, turned, *rows, mask, keep, *codes)
+    walk(_BACKWARD, N, U, U, STATES, False, dgates, dy, gates, ws, mask, keep, *codes)
     backward_inputs(dx, dgates, w, backwards)
 
 
 def simple_rnn_backward_weight_cuda(dw, du, db, x, h, dgates, keep, backwards, ws):
     U = len(du)
-    sum_inputs(dw, db, x, dgates, backwards, ws)
-    sum_states(du, 0, U, NONE, h.reshape(-1, U), 0, keep, dgates, (0, U, 0), ws)
+    sums = ws[packed_pair_size(U, U) :]
+    sum_inputs(dw, db, x, dgates, backwards, sums)
+    sum_states(du, 0, U, NONE, h.reshape(-1, U), 0, keep, dgates, (0, U, 0), sums)
