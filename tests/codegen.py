@@ -45,10 +45,14 @@ def compiled(line: str) -> str:
     numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=LOWEST)
     name, signature = line.split(" | ")
     module, function = name.rsplit(".", 1)
+    function, *key = function.rstrip("]").split("[")
     kernel = getattr(importlib.import_module(module), function)
+    if key:  # one of the kernels of a product
+        kernel = kernel[key[0]]
     try:
         assembly, _ = cuda.compile_ptx(
-            kernel.resolved, types.void(*types_of(signature.split())), cc=LOWEST
+            kernel.resolved, types.void(*types_of(signature.split())), cc=capability,
+            launch_bounds=kernel.bounds,
         )
     except Exception as error:
         return f"{line} | does not compile: {str(error)[-500:]!r}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from minicnnrnn.kernels import gpu
+from minicnnrnn.kernels import gpu, product
 
 # The first example compiles kernels, so no example has a deadline.
 settings.register_profile(
@@ -19,7 +19,7 @@ settings.load_profile("simulated" if gpu.SIMULATED else "default")
 if gpu.SIMULATED:
     from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
-    def shared_array(self, shape, dtype):
+    def shared_array(self, shape, dtype, alignment=None):
         """The simulator's own gives two threads an array each if they ask at the same moment."""
         caller = sys._getframe(1)
         place = caller.f_code, caller.f_lineno
@@ -49,10 +49,16 @@ def pytest_sessionfinish():
     """Note what kernels were launched with, for the script that compiles them all."""
     if gpu.SIMULATED and (path := os.environ.get("MINICNNRNN_SIGNATURES")):
         kernels = [name for name in sys.modules if name.startswith("minicnnrnn.kernels.")]
+        found = [(m, *pair) for m in kernels for pair in vars(sys.modules[m]).items()]
+        found += [
+            (module, f"{name}[{key}]", kernel)
+            for module, name, value in found
+            if isinstance(value, product.Product)
+            for key, kernel in value.kernels.items()
+        ]
         lines = {
             f"{module}.{name} | {signature}"
-            for module in kernels
-            for name, value in vars(sys.modules[module]).items()
+            for module, name, value in found
             if isinstance(value, gpu.GpuFunction)
             for signature in value.launched
             if value.function.__module__ == module or "<locals>" in value.function.__qualname__

@@ -14,16 +14,13 @@ from minicnnrnn.kernels.gemm import (
     OVERWRITE,
     RELU,
     block,
-    launch_product,
-    parts_of_sum,
     product,
     product_transposed,
     product_transposed_workspace,
     set_offset,
     sum_rows,
-    tiled_product,
 )
-from minicnnrnn.kernels.gpu import divisor, gpu, over
+from minicnnrnn.kernels.gpu import cuda, divisor, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import (
     PANEL,
@@ -35,6 +32,8 @@ from minicnnrnn.kernels.panel import (
     panel_width,
     panels,
 )
+from minicnnrnn.kernels.product import launch_product, parts_of_sum, tiled_product, vectors_of
+from minicnnrnn.kernels.vector import WIDTH, load_vector, store_vector
 from minicnnrnn.kernels.window import (
     BY_PIXELS,
     coordinates,
@@ -621,14 +620,31 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# Products of tiles. ``window.py`` finds their elements of x and dy in the images, when wanted.
+# Products of tiles. ``window.py`` finds their elements of x and dy in the images, when wanted:
+# neighbours along the channels, vectors of them where a group of channels is made of vectors.
 
 ONE = np.float32(1)
 
 
 @gpu
 def _x_of_output(operands, group, output, element):
-    return seen(operands[1], group, output, element, operands[-1])
+    x, at = operands[1], seen(group, output, element, operands[-1])
+    return ZERO if at < 0 else x[at]
+
+
+@gpu
+def _x_vector(operands, group, output, element, into, i):
+    load_or_zeros(operands[1], seen(group, output, element, operands[-1]), into, i)
+
+
+@gpu
+def load_or_zeros(array, at, into, i):
+    """A vector; zeros for a place outside the image, which is negative."""
+    if at >= 0:
+        load_vector(array, at, into, i)
+    else:
+        for j in range(WIDTH):
+            into[i + j] = ZERO
 
 
 @gpu
@@ -638,15 +654,37 @@ def _w_of_group(operands, group, element, f):
 
 
 @gpu
+def _w_vector(operands, group, f, element, into, i):
+    F, FG = operands[5], operands[6]
+    load_vector(operands[2], element * F + group * FG + f, into, i)
+
+
+@gpu
+def _finished(total, b, relu, f):
+    if b.size:
+        total += b[f]
+    return ZERO if relu and total < ZERO else total
+
+
+@gpu
 def _store_y(operands, group, part, output, f, total):
     y, x, w, b, relu, F, FG, geometry = operands
     f += group * FG
-    if b.size:
-        total += b[f]
-    y[output * F + f] = ZERO if relu and total < ZERO else total
+    y[output * F + f] = _finished(total, b, relu, f)
 
 
-_forward = tiled_product(_x_of_output, _w_of_group, _store_y, True, False)
+@gpu
+def _store_y_vector(operands, group, part, output, f, totals, i):
+    y, x, w, b, relu, F, FG, geometry = operands
+    f += group * FG
+    for j in range(WIDTH):
+        totals[i + j] = _finished(totals[i + j], b, relu, f + j)
+    store_vector(y, output * F + f, totals, i)
+
+
+_forward = tiled_product(
+    _x_of_output, _w_of_group, _store_y, True, False, (_x_vector, _w_vector, _store_y_vector)
+)
 
 
 def _is_product(x, y, w, steps, G):
@@ -660,8 +698,9 @@ def _rows(array):
 
 
 def conv_workspace_cuda(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
-    rows = KD * KH * KW * (C // G) + 1
-    return parts_of_sum(rows, F // G, N * OD * OH * OW, G) * rows * F
+    rows, outputs = KD * KH * KW * (C // G) + 1, N * OD * OH * OW
+    parts = parts_of_sum(rows, F // G, outputs, G) * rows * F
+    return max(parts, dense.dense_workspace_cuda(outputs, C, F) if KD * KH * KW == 1 else 0)
 
 
 def conv_prepare_cuda(w, G, ws):
@@ -669,13 +708,14 @@ def conv_prepare_cuda(w, G, ws):
 
 
 def conv_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
-    steps, F = (SD, SH, SW, LD, LH, LW, PD, PH, PW), y.shape[4]
+    steps, F, CG = (SD, SH, SW, LD, LH, LW, PD, PH, PW), y.shape[4], w.shape[3]
     if _is_product(x, y, w, steps, G):
         dense.dense_forward_cuda(_rows(y), _rows(x), _rows(w), b, relu, ws)
         return
     launch_product(
         _forward, y.size // F, F // G, w.size // F, G, 1, y.reshape(-1), x.reshape(-1),
         w.reshape(-1), b, int(relu), F, F // G, geometry_of(x, y, w, *steps, G),
+        vectors=vectors_of(("a", x, CG), ("b", w, F // G), ("c", y, F // G)),
     )  # fmt: skip
 
 
@@ -685,25 +725,58 @@ def conv_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, w
 
 
 @gpu
-def _dy_of_pixel(operands, group, pixel, element):
+def _place_in_dy(operands, group, pixel, element):
     dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
     f, _, step = taps_met(axes, by_FG, group, element)
     n, first = coordinates(axes, BY_PIXELS, pixel)
     if outside(first, step, outputs):
-        return ZERO
-    at = flat(n, first, outputs) * outputs[3] + (flat(0, step, outputs) * outputs[3] + f)
-    return ZERO if y.size and y[at] <= ZERO else dy[at]
+        return -1
+    return flat(n, first, outputs) * outputs[3] + (flat(0, step, outputs) * outputs[3] + f)
+
+
+@gpu
+def _dy_of_pixel(operands, group, pixel, element):
+    dy, y, at = operands[1], operands[2], _place_in_dy(operands, group, pixel, element)
+    return ZERO if at < 0 or (y.size and y[at] <= ZERO) else dy[at]
+
+
+@gpu
+def load_gated(dy, y, at, into, i):
+    """A vector of a gradient before a relu of which y came, if that is given; see above."""
+    gate = cuda.local.array(WIDTH, np.float32)
+    load_or_zeros(dy, at, into, i)
+    if y.size and at >= 0:
+        load_vector(y, at, gate, 0)
+        for j in range(WIDTH):
+            if gate[j] <= ZERO:
+                into[i + j] = ZERO
+
+
+@gpu
+def _dy_vector_of_pixel(operands, group, pixel, element, into, i):
+    at = _place_in_dy(operands, group, pixel, element)
+    load_gated(operands[1], operands[2], at, into, i)
+
+
+@gpu
+def _place_in_w(operands, group, element, c):
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
+    f, tap, _ = taps_met(axes, by_FG, group, element)
+    return (flat(0, tap, kernel) * kernel[3] + c) * outputs[3] + f
 
 
 @gpu
 def _w_of_tap(operands, group, element, c):
-    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
-    f, tap, _ = taps_met(axes, by_FG, group, element)
-    return w[(flat(0, tap, kernel) * kernel[3] + c) * outputs[3] + f]
+    return operands[3][_place_in_w(operands, group, element, c)]
 
 
 @gpu
-def _store_dx(operands, group, part, pixel, c, total):
+def _w_vector_of_tap(operands, group, c, element, into, i):
+    load_vector(operands[3], _place_in_w(operands, group, element, c), into, i)
+
+
+@gpu
+def _place_in_dx(operands, group, pixel, c):
     dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
     n, (d, h, v) = coordinates(axes, BY_PIXELS, pixel)
     place = (
@@ -711,13 +784,29 @@ def _store_dx(operands, group, part, pixel, c, total):
         h * strides[1] + axes[1][0],
         v * strides[2] + axes[2][0],
     )
-    c += group * kernel[3]
-    if b.size:
-        total += b[c]
-    dx[flat(n, place, image) * image[3] + c] = ZERO if relu and total < ZERO else total
+    return flat(n, place, image) * image[3] + c + group * kernel[3]
 
 
-_backward_input = tiled_product(_dy_of_pixel, _w_of_tap, _store_dx, True, True)
+@gpu
+def _store_dx(operands, group, part, pixel, c, total):
+    dx, b, relu, kernel = operands[0], operands[4], operands[5], operands[8]
+    at = _place_in_dx(operands, group, pixel, c)
+    dx[at] = _finished(total, b, relu, c + group * kernel[3])
+
+
+@gpu
+def _store_dx_vector(operands, group, part, pixel, c, totals, i):
+    dx, b, relu, kernel = operands[0], operands[4], operands[5], operands[8]
+    at = _place_in_dx(operands, group, pixel, c)
+    for j in range(WIDTH):
+        totals[i + j] = _finished(totals[i + j], b, relu, c + group * kernel[3] + j)
+    store_vector(dx, at, totals, i)
+
+
+_backward_input = tiled_product(
+    _dy_of_pixel, _w_of_tap, _store_dx, True, True,
+    (_dy_vector_of_pixel, _w_vector_of_tap, _store_dx_vector),
+)  # fmt: skip
 
 
 def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu):
@@ -725,12 +814,15 @@ def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu)
     image, kernel, strides = dx.shape[1:], w.shape[:4], (SD, SH, SW)
     axes = map(phases_along, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW))
     FG, arrays = dy.shape[4] // G, [array.reshape(-1) for array in (dx, dy, y, w, b)]
+    gated = vectors_of(("a", dy, FG)) and vectors_of(("a", y, FG))
+    vectors = gated + vectors_of(("b", w, FG), ("c", dx, image[3] // G))
     for phases in itertools.product(*axes):
         pixels = math.prod(phase[BY_PIXELS][0] for phase in phases)
         taps = math.prod(phase[3] for phase in phases)
         launch_product(
             _backward_input, len(dx) * pixels, image[3] // G, taps * FG, G, 1,
             *arrays, int(relu), image, dy.shape[1:], kernel, strides, phases, divisor(FG),
+            vectors=vectors,
         )  # fmt: skip
 
 
@@ -747,8 +839,20 @@ def conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G
 
 @gpu
 def _turned_x(operands, group, element, output):
-    x, rows, geometry = operands[1], operands[5], operands[7]
-    return seen(x, group, output, element, geometry) if element < rows else ONE
+    x, rows = operands[1], operands[5]
+    if element >= rows:
+        return ONE
+    at = seen(group, output, element, operands[7])
+    return ZERO if at < 0 else x[at]
+
+
+@gpu
+def _turned_x_vector(operands, group, element, output, into, i):
+    if element < operands[5]:
+        load_or_zeros(operands[1], seen(group, output, element, operands[7]), into, i)
+    else:
+        for j in range(WIDTH):
+            into[i + j] = ONE
 
 
 @gpu
@@ -759,24 +863,41 @@ def _dy_of_group(operands, group, output, f):
 
 
 @gpu
+def _dy_vector(operands, group, f, output, into, i):
+    dy, y, F, FG = operands[2], operands[3], operands[4], operands[6]
+    load_gated(dy, y, output * F + group * FG + f, into, i)
+
+
+@gpu
 def _store_part(operands, group, part, element, f, total):
     ws, x, dy, y, F, rows, FG, geometry, size = operands
     ws[part * size + element * F + group * FG + f] = total
 
 
-_backward_weight = tiled_product(_turned_x, _dy_of_group, _store_part, False, False)
+@gpu
+def _store_part_vector(operands, group, part, element, f, totals, i):
+    ws, x, dy, y, F, rows, FG, geometry, size = operands
+    store_vector(ws, part * size + element * F + group * FG + f, totals, i)
+
+
+_backward_weight = tiled_product(
+    _turned_x, _dy_of_group, _store_part, False, False,
+    (_turned_x_vector, _dy_vector, _store_part_vector),
+)  # fmt: skip
 
 
 def conv_backward_weight_cuda(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     """Below the rows of the filters comes one for the bias, as in ``dense.py``."""
-    steps, F = (SD, SH, SW, LD, LH, LW, PD, PH, PW), dy.shape[4]
+    steps, F, CG = (SD, SH, SW, LD, LH, LW, PD, PH, PW), dy.shape[4], dw.shape[3]
     if y.size == 0 and _is_product(x, dy, dw, steps, G):
         dense.dense_backward_weight_cuda(_rows(dw), db, _rows(x), _rows(dy), ws)
         return
     rows, outputs, size = dw.size // F, dy.size // F, dw.size + db.size
     parts = parts_of_sum(rows + 1, F // G, outputs, G)
+    gated = vectors_of(("b", dy, F // G)) and vectors_of(("b", y, F // G))
     launch_product(
         _backward_weight, size // F, F // G, outputs, G, parts, ws, x.reshape(-1), dy.reshape(-1),
         y.reshape(-1), F, rows, F // G, geometry_of(x, dy, dw, *steps, G), size,
+        vectors=vectors_of(("a", x, CG)) + gated + vectors_of(("c", ws, F // G)),
     )  # fmt: skip
-    over(dense.add_parts, size, dw.reshape(-1), db, ws, parts)
+    dense.add_parts(dw, db, ws, parts)

@@ -81,7 +81,12 @@ class GpuFunction:
         What it does, in Python.
     launched : set
         The types of the arguments that it has been launched with under the simulator.
+    bounds : (int, int) or None
+        Of a kernel: threads of a block, and blocks that a processor is to hold at least, which
+        limits their registers.
     """
+
+    bounds: tuple[int, int] | None = None
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.__name__, self.__module__ = function.__name__, function.__module__
@@ -95,7 +100,8 @@ class GpuFunction:
 
         if SIMULATED:
             return numba_cuda.jit(_quiet(self.resolved))
-        return numba_cuda.jit(self.resolved, lto=False)  # compiled as the table of kernels says
+        # Compiled as the table of kernels says.
+        return numba_cuda.jit(self.resolved, lto=False, launch_bounds=self.bounds)
 
     @functools.cached_property
     def callee(self) -> Any:

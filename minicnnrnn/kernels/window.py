@@ -10,8 +10,6 @@ import numpy as np
 
 from minicnnrnn.kernels.gpu import divided, divisor, gpu
 
-ZERO = np.float32(0)
-
 
 def geometry_of(x, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G):
     """What ``seen`` wants to know of a convolution."""
@@ -21,8 +19,8 @@ def geometry_of(x, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G):
 
 
 @gpu
-def seen(x, group, output, element, geometry):
-    """What an output sees of a flat x through an element of a filter; zero outside the image."""
+def seen(group, output, element, geometry):
+    """Where in a flat x an output looks through an element of a filter; -1 outside the image."""
     (D, H, W, C), (SD, SH, SW, LD, LH, LW, PD, PH, PW), divisors = geometry
     by_OD, by_OH, by_OW, by_KH, by_KW, by_CG = divisors
     tap, c = divided(element, by_CG)
@@ -33,9 +31,9 @@ def seen(x, group, output, element, geometry):
     n, d = divided(n, by_OD)
     first, step = (d * SD - PD, h * SH - PH, w * SW - PW), (i * LD, j * LH, k * LW)
     if outside(first, step, (D, H, W)):
-        return ZERO
+        return -1
     start, way = flat(n, first, (D, H, W)) * C, flat(0, step, (D, H, W)) * C
-    return x[start + (way + group * by_CG[0] + c)]
+    return start + (way + group * by_CG[0] + c)
 
 
 # What an output alone decides and what a tap alone decides is computed apart, so that a thread can
