@@ -30,6 +30,11 @@ class Sequential(Training):
         ``set_random_seed`` was called.
     trainable : bool
         ``False`` freezes all layers, also those that are added later.
+    precision : str
+        "float32", or "tf32" to multiply on a GPU's tensor cores, which takes a fraction of the
+        time: factors are rounded to 10 bits behind the point, sums are not. It is about products
+        and convolutions; GPUs before compute capability 8.0, the CPU and NumPy compute in float32
+        either way, so a model may say it wherever it runs.
 
     Examples
     --------
@@ -51,11 +56,12 @@ class Sequential(Training):
         device: str | None = None,
         seed: int | None = None,
         trainable: bool = True,
+        precision: str = "float32",
         **kwargs: Any,
     ) -> None:
         if seed is not None and not is_integer(seed, 0):
             raise ValueError(f"seed: Expected a non-negative integer or None. Received: {seed!r}")
-        self._device = get_device(device)
+        self._device = get_device(device, precision)
         self._seed = seed
         self._checked: dict[Shape, Shape] = {}
         super().__init__(layers, name=name, **kwargs)
@@ -193,7 +199,7 @@ class Sequential(Training):
         """
         if self.owner is not None:
             self.fail("a model that stands alone: move the outermost one", self.owner.name)
-        found, context = get_device(device), self.context
+        found, context = get_device(device, self.device.precision), self.context
         if context is None:
             self._device = found
             return self

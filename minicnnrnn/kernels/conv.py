@@ -1,8 +1,5 @@
 """Convolution in one to three dimensions: strides, dilation, groups, any padding."""
 
-import itertools
-import math
-
 import numpy as np
 
 from minicnnrnn.kernels import dense
@@ -20,7 +17,7 @@ from minicnnrnn.kernels.gemm import (
     set_offset,
     sum_rows,
 )
-from minicnnrnn.kernels.gpu import cuda, divisor, gpu
+from minicnnrnn.kernels.gpu import gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import (
     PANEL,
@@ -35,14 +32,12 @@ from minicnnrnn.kernels.panel import (
 from minicnnrnn.kernels.product import launch_product, parts_of_sum, tiled_product, vectors_of
 from minicnnrnn.kernels.vector import WIDTH, load_vector, store_vector
 from minicnnrnn.kernels.window import (
-    BY_PIXELS,
-    coordinates,
-    flat,
+    finished,
+    gather_product,
     geometry_of,
-    outside,
-    phases_along,
+    load_gated,
+    load_or_zeros,
     seen,
-    taps_met,
 )
 
 # ---------------------------------------------------------------------------------------
@@ -638,16 +633,6 @@ def _x_vector(operands, group, output, element, into, i):
 
 
 @gpu
-def load_or_zeros(array, at, into, i):
-    """A vector; zeros for a place outside the image, which is negative."""
-    if at >= 0:
-        load_vector(array, at, into, i)
-    else:
-        for j in range(WIDTH):
-            into[i + j] = ZERO
-
-
-@gpu
 def _w_of_group(operands, group, element, f):
     w, F, FG = operands[2], operands[5], operands[6]
     return w[element * F + group * FG + f]
@@ -660,17 +645,10 @@ def _w_vector(operands, group, f, element, into, i):
 
 
 @gpu
-def _finished(total, b, relu, f):
-    if b.size:
-        total += b[f]
-    return ZERO if relu and total < ZERO else total
-
-
-@gpu
 def _store_y(operands, group, part, output, f, total):
     y, x, w, b, relu, F, FG, geometry = operands
     f += group * FG
-    y[output * F + f] = _finished(total, b, relu, f)
+    y[output * F + f] = finished(total, b, relu, f)
 
 
 @gpu
@@ -678,7 +656,7 @@ def _store_y_vector(operands, group, part, output, f, totals, i):
     y, x, w, b, relu, F, FG, geometry = operands
     f += group * FG
     for j in range(WIDTH):
-        totals[i + j] = _finished(totals[i + j], b, relu, f + j)
+        totals[i + j] = finished(totals[i + j], b, relu, f + j)
     store_vector(y, output * F + f, totals, i)
 
 
@@ -719,111 +697,7 @@ def conv_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, w
     )  # fmt: skip
 
 
-# --- backward, input -------------------------------------------------------------------
-#
-# As on the CPU each phase of pixels is a product of its own.
-
-
-@gpu
-def _place_in_dy(operands, group, pixel, element):
-    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
-    f, _, step = taps_met(axes, by_FG, group, element)
-    n, first = coordinates(axes, BY_PIXELS, pixel)
-    if outside(first, step, outputs):
-        return -1
-    return flat(n, first, outputs) * outputs[3] + (flat(0, step, outputs) * outputs[3] + f)
-
-
-@gpu
-def _dy_of_pixel(operands, group, pixel, element):
-    dy, y, at = operands[1], operands[2], _place_in_dy(operands, group, pixel, element)
-    return ZERO if at < 0 or (y.size and y[at] <= ZERO) else dy[at]
-
-
-@gpu
-def load_gated(dy, y, at, into, i):
-    """A vector of a gradient before a relu of which y came, if that is given; see above."""
-    gate = cuda.local.array(WIDTH, np.float32)
-    load_or_zeros(dy, at, into, i)
-    if y.size and at >= 0:
-        load_vector(y, at, gate, 0)
-        for j in range(WIDTH):
-            if gate[j] <= ZERO:
-                into[i + j] = ZERO
-
-
-@gpu
-def _dy_vector_of_pixel(operands, group, pixel, element, into, i):
-    at = _place_in_dy(operands, group, pixel, element)
-    load_gated(operands[1], operands[2], at, into, i)
-
-
-@gpu
-def _place_in_w(operands, group, element, c):
-    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
-    f, tap, _ = taps_met(axes, by_FG, group, element)
-    return (flat(0, tap, kernel) * kernel[3] + c) * outputs[3] + f
-
-
-@gpu
-def _w_of_tap(operands, group, element, c):
-    return operands[3][_place_in_w(operands, group, element, c)]
-
-
-@gpu
-def _w_vector_of_tap(operands, group, c, element, into, i):
-    load_vector(operands[3], _place_in_w(operands, group, element, c), into, i)
-
-
-@gpu
-def _place_in_dx(operands, group, pixel, c):
-    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
-    n, (d, h, v) = coordinates(axes, BY_PIXELS, pixel)
-    place = (
-        d * strides[0] + axes[0][0],
-        h * strides[1] + axes[1][0],
-        v * strides[2] + axes[2][0],
-    )
-    return flat(n, place, image) * image[3] + c + group * kernel[3]
-
-
-@gpu
-def _store_dx(operands, group, part, pixel, c, total):
-    dx, b, relu, kernel = operands[0], operands[4], operands[5], operands[8]
-    at = _place_in_dx(operands, group, pixel, c)
-    dx[at] = _finished(total, b, relu, c + group * kernel[3])
-
-
-@gpu
-def _store_dx_vector(operands, group, part, pixel, c, totals, i):
-    dx, b, relu, kernel = operands[0], operands[4], operands[5], operands[8]
-    at = _place_in_dx(operands, group, pixel, c)
-    for j in range(WIDTH):
-        totals[i + j] = _finished(totals[i + j], b, relu, c + group * kernel[3] + j)
-    store_vector(dx, at, totals, i)
-
-
-_backward_input = tiled_product(
-    _dy_of_pixel, _w_of_tap, _store_dx, True, True,
-    (_dy_vector_of_pixel, _w_vector_of_tap, _store_dx_vector),
-)  # fmt: skip
-
-
-def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu):
-    """The input gradient, plus a bias and with a relu."""
-    image, kernel, strides = dx.shape[1:], w.shape[:4], (SD, SH, SW)
-    axes = map(phases_along, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW))
-    FG, arrays = dy.shape[4] // G, [array.reshape(-1) for array in (dx, dy, y, w, b)]
-    gated = vectors_of(("a", dy, FG)) and vectors_of(("a", y, FG))
-    vectors = gated + vectors_of(("b", w, FG), ("c", dx, image[3] // G))
-    for phases in itertools.product(*axes):
-        pixels = math.prod(phase[BY_PIXELS][0] for phase in phases)
-        taps = math.prod(phase[3] for phase in phases)
-        launch_product(
-            _backward_input, len(dx) * pixels, image[3] // G, taps * FG, G, 1,
-            *arrays, int(relu), image, dy.shape[1:], kernel, strides, phases, divisor(FG),
-            vectors=vectors,
-        )  # fmt: skip
+# --- backward --------------------------------------------------------------------------
 
 
 def conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
@@ -832,9 +706,6 @@ def conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G
         dense.dense_backward_input_cuda(_rows(dx), _rows(dy), _rows(w), ws)
     else:
         gather_product(dx, dy, y, w, ws[:0], *steps, G, 0)
-
-
-# --- backward, weight ------------------------------------------------------------------
 
 
 @gpu

@@ -39,7 +39,7 @@ from minicnnrnn.kernels.vector import (
 )
 
 ZERO = np.float32(0)
-PROCESSORS = 132  # what the choice of tiles reckons with, whatever the GPU
+PROCESSORS = 4 if SIMULATED else 132  # what the choice of tiles reckons with, whatever the GPU
 MOST_PARTS = 8 if SIMULATED else 256  # of a sum over k
 LEAST_SUM = 16 if SIMULATED else 256  # terms of a part, at least
 UNROLLED = 2 if SIMULATED else 4  # terms of sums without a loop
@@ -475,6 +475,8 @@ def tiled_product(
     return Product((load_a, load_turned), store, (a_along_k, b_along_k), vectors)
 
 
+# --- precision -------------------------------------------------------------------------
+
 _precision = threading.local()
 
 
@@ -487,6 +489,17 @@ def precision(name: str) -> Iterator[None]:
         yield
     finally:
         _precision.name = before
+
+
+def in_precision(name: str, launcher: Any) -> Any:
+    """A launcher whose products are computed like that."""
+
+    @functools.wraps(launcher)
+    def inside(*arguments: Any) -> None:
+        with precision(name):
+            launcher(*arguments)
+
+    return inside
 
 
 @functools.cache
@@ -544,11 +557,13 @@ def parts_of_sum(M: int, N: int, K: int, groups: int) -> int:
     """Parts that a sum over k is cut into where C has few tiles: the same on every GPU."""
 
     def parts(tile: Tile) -> int:
-        return max(1, min(-(-2 * PROCESSORS // _tiles(tile, M, N, groups)), K // LEAST_SUM, MOST_PARTS))
+        return max(
+            1, min(-(-2 * PROCESSORS // _tiles(tile, M, N, groups)), K // LEAST_SUM, MOST_PARTS)
+        )
 
-    return min(
-        (_cost(tile, M, N, K, groups, parts(tile)), parts(tile)) for tile in TILES.values()
-    )[1]
+    return min((_cost(tile, M, N, K, groups, parts(tile)), parts(tile)) for tile in TILES.values())[
+        1
+    ]
 
 
 def _tiles(tile: Tile, M: int, N: int, groups: int) -> int:

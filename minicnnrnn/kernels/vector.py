@@ -220,9 +220,7 @@ def _write_multiply() -> Any:
             factors = [builder.load(p) for p in places(2, 4) + places(4, 2)]
             arguments = [builder.bitcast(f, word) for f in factors]
             arguments += [builder.load(p) for p in sums]
-            kind = ir.FunctionType(
-                ir.LiteralStructType([number] * 4), [word] * 6 + [number] * 4
-            )
+            kind = ir.FunctionType(ir.LiteralStructType([number] * 4), [word] * 6 + [number] * 4)
             constraints = ",".join(["=f"] * 4 + ["r"] * 6 + ["f"] * 4)
             results = builder.asm(kind, MMA, constraints, arguments, side_effect=True)
             for n, place in enumerate(sums):
