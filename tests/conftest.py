@@ -50,18 +50,21 @@ def pytest_sessionfinish():
     if gpu.SIMULATED and (path := os.environ.get("MINICNNRNN_SIGNATURES")):
         kernels = [name for name in sys.modules if name.startswith("minicnnrnn.kernels.")]
         found = [(m, *pair) for m in kernels for pair in vars(sys.modules[m]).items()]
-        found += [
-            (module, f"{name}[{key}]", kernel)
-            for module, name, value in found
-            if isinstance(value, product.Product)
-            for key, kernel in value.kernels.items()
-        ]
         lines = {
             f"{module}.{name} | {signature}"
             for module, name, value in found
             if isinstance(value, gpu.GpuFunction)
             for signature in value.launched
             if value.function.__module__ == module or "<locals>" in value.function.__qualname__
+        }
+        # Which kernels of a product are launched is a matter of shapes: the table has the same.
+        lines |= {
+            f"{module}.{name}[{key}] | {signature}"
+            for module, name, value in found
+            if isinstance(value, product.Product)
+            for key in value.listed()
+            for kernel in value.kernels.values()
+            for signature in kernel.launched
         }
         with Path(path).open("a") as file:
             file.writelines(f"{line}\n" for line in sorted(lines))

@@ -89,7 +89,7 @@ TILES = (
         "128x64": Tile(4, 1, (2, 2), 4, (8, 4), 0.95),
         "128x32": Tile(2, 2, (2, 1), 4, (8, 2), 0.8),
         "64x64": Tile(2, 2, (2, 1), 4, (4, 4), 0.8),
-        "32x32": Tile(2, 2, (1, 1), 8, (4, 2), 0.5),
+        "32x32": Tile(2, 2, (1, 1), 4, (4, 2), 0.5),
     }
     if SIMULATED
     else {
@@ -97,9 +97,10 @@ TILES = (
         "128x64": Tile(16, 8, (2, 2), 16, (64, 32), 0.95),
         "128x32": Tile(16, 8, (2, 1), 16, (32, 32), 0.8),
         "64x64": Tile(8, 16, (2, 1), 16, (32, 32), 0.8),
-        "32x32": Tile(8, 8, (1, 1), 32, (32, 16), 0.5),
+        "32x32": Tile(8, 8, (1, 1), 16, (32, 16), 0.5),
     }
 )
+SLIM = ("64x64", "32x32")
 
 
 # ---------------------------------------------------------------------------------------
@@ -416,7 +417,7 @@ class Product:
     ----------
     kernels : dict of str to GpuFunction
         By what ``__getitem__`` takes: the tile; which of A, B and C are read or written by
-        vectors; and whether tensor cores multiply, such as "64x64 a-c tf32".
+        vectors; and the precision, such as "64x64 -ac tf32".
     """
 
     def __init__(self, loads: Any, store: Any, along_k: Any, vectors: Any) -> None:
@@ -427,6 +428,16 @@ class Product:
         if key not in self.kernels:
             self.kernels[key] = self._made(*key.split())
         return self.kernels[key]
+
+    def listed(self) -> list[str]:
+        """Keys of kernels that stand for all in the table of compiled kernels."""
+        letters = "".join(
+            letter for letter, function in zip("abc", self._vectors, strict=True) if function
+        )
+        keys = [f"{tile} -{letters} float32" for tile in TILES]
+        keys += [f"{tile} - {precision}" for precision in ("float32", "tf32") for tile in SLIM]
+        keys += ["128x128 - float32", f"{'128x128' if letters else '64x64'} -{letters} tf32"]
+        return sorted(set(keys))
 
     def _made(self, tile_name: str, vectors: str, precision: str) -> GpuFunction:
         tile, tensor_cores = TILES[tile_name], precision == "tf32"
@@ -539,17 +550,22 @@ def launch_product(
         A key of ``TILES``, to try out; left out, what ``tile_of`` says.
     """
     reduced = getattr(_precision, "name", "float32") == "tf32" and _tensor_cores()
-    key = f"{tile or tile_of(M, N, K, groups, parts)} -{vectors} {'tf32' if reduced else 'float32'}"
-    chosen = TILES[key.split()[0]]
-    rows, columns = chosen.extent
+    if tile is None:
+        slim = reduced and not {"a", "b"} <= set(vectors)
+        tile = tile_of(M, N, K, groups, parts, slim)
+    rows, columns = TILES[tile].extent
     grid = (-(-M // rows), -(-N // columns), groups * parts)
-    launch(product[key], grid, chosen.threads, M, N, K, parts, operands)
+    kernel = product[f"{tile} -{vectors} {'tf32' if reduced else 'float32'}"]
+    launch(kernel, grid, TILES[tile].threads, M, N, K, parts, operands)
 
 
 @functools.cache
-def tile_of(M: int, N: int, K: int, groups: int, parts: int) -> str:
-    """The tile that a product of these sizes is cut into: a key of ``TILES``."""
-    return min(TILES, key=lambda name: _cost(TILES[name], M, N, K, groups, parts))
+def tile_of(M: int, N: int, K: int, groups: int, parts: int, slim: bool = False) -> str:
+    """The tile that a product of these sizes is cut into: a key of ``TILES``.
+
+    With `slim` one of those that leave registers to where single elements come from.
+    """
+    return min(SLIM if slim else TILES, key=lambda name: _cost(TILES[name], M, N, K, groups, parts))
 
 
 @functools.cache
