@@ -33,8 +33,9 @@ class Sequential(Training):
     precision : str
         "float32", or "tf32" to multiply on a GPU's tensor cores, which takes a fraction of the
         time: factors are rounded to 10 bits behind the point, sums are not. It is about products
-        and convolutions; GPUs before compute capability 8.0, the CPU and NumPy compute in float32
-        either way, so a model may say it wherever it runs.
+        and convolutions whose channels are multiples of 4; the others, GPUs before compute
+        capability 8.0, the CPU and NumPy compute in float32 either way, so a model may say it
+        wherever it runs.
 
     Examples
     --------

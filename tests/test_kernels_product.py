@@ -1,15 +1,19 @@
 """The GPU's building block: every tile, every way to read, every precision."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from checks import assert_within, integer_valued, nans, normal
+from codegen import types_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds, upto
 
 from minicnnrnn.kernels import dense, gpu, product
 from minicnnrnn.kernels.gpu import cuda
-from minicnnrnn.kernels.vector import rounded
+from minicnnrnn.kernels.vector import WIDTH, rounded
 
 SIZES = st.tuples(upto(20), upto(20), upto(20)) if gpu.SIMULATED else st.tuples(*3 * [upto(300)])
 
@@ -54,6 +58,8 @@ def tf32(x):
 @example((17, 12, 9), "backward_weight", 3)  # vectors of B and C alone
 def test_products_are_numpys(tile, precision, sizes, passes, seed):
     rng = np.random.default_rng(seed)
+    if precision == "tf32":  # others are products of float32
+        sizes = tuple(-(-n // WIDTH) * WIDTH for n in sizes)
     M, N, K = sizes
     a, b = integer_valued(rng, M, K), integer_valued(rng, K, N)
     for vectors in (True, False) if seed < 4 else (True,):
@@ -89,10 +95,10 @@ def test_rounding_is_its_model():
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_infinity_pass(precision, value):
-    a, b = np.ones((3, 5), np.float32), np.ones((5, 2), np.float32)
+    a, b = np.ones((3, 8), np.float32), np.ones((8, 4), np.float32)
     a[1, 2] = value
-    c = multiplied("32x32", precision, (3, 2, 5), a, b, "forward")
-    np.testing.assert_array_equal(c, [[5, 5], [value, value], [5, 5]])
+    c = multiplied("32x32", precision, (3, 4, 8), a, b, "forward")
+    np.testing.assert_array_equal(c, [[8] * 4, [value] * 4, [8] * 4])
 
 
 @pytest.mark.skipif(gpu.SIMULATED, reason="its tiles are small")
@@ -104,3 +110,41 @@ def test_tiles_and_parts_fill_a_gpu():
     assert product.parts_of_sum(10, 32, 128 * 26 * 26, 1) > 100
     for K in (1, 255, 256, 5000, 10**6):  # a part is never empty
         assert product.parts_of_sum(64, 64, K, 1) <= max(1, K // 32)
+
+
+@pytest.mark.skipif(gpu.SIMULATED, reason="nothing is compiled")
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_the_instructions_of_a_large_tile(precision, monkeypatch):
+    """A slice is read, kept and multiplied as the room says, in registers alone."""
+    pytest.importorskip("numba_cuda")
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+    from numba import cuda as numba_cuda
+    from numba import types
+    from numba.cuda import dispatcher
+
+    capability = SimpleNamespace(compute_capability=(8, 0))
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: capability)
+    kernel = dense._forward[f"128x128 -abc {precision}"]
+    operands = "float32[1] float32[1] float32[1] int64 int64 int64 float32[1] int64"
+    kinds = types_of(f"int64 int64 int64 int64 ( {operands} )".split())
+    assembly, _ = numba_cuda.compile_ptx(
+        kernel.resolved, types.void(*kinds), cc=(8, 0), launch_bounds=kernel.bounds
+    )
+    tile = product.TILES["128x128"]
+    count = tile.extent[0] * tile.extent[1] // tile.threads
+    if precision == "float32":
+        assert assembly.count("fma.rn.f32") == count * product.UNROLLED
+        assert assembly.count("ld.shared.v4") == 4 * product.UNROLLED
+        assert not re.search(r"ld\.shared\.[bfu]32", assembly)
+        assert "st.global.v4" in assembly
+    else:  # 16 x 8 x 8 each
+        assert assembly.count("mma.sync.aligned.m16n8k8") == count // 4 * tile.depth // 8
+        assert "cvt.rna.tf32" in assembly
+    assert re.search(r"ld\.global(\.nc)?\.v4", assembly)
+    assert not re.search(r"(ld|st)\.local", assembly)
+    linker = Linker(
+        ObjectCode.from_ptx(assembly.encode()),
+        options=LinkerOptions(arch="sm_90", ptxas_options=["-v"]),
+    )
+    linker.link("cubin")
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill" in linker.get_info_log()

@@ -43,7 +43,9 @@ PROCESSORS = 4 if SIMULATED else 132  # what the choice of tiles reckons with, w
 MOST_PARTS = 8 if SIMULATED else 256  # of a sum over k
 LEAST_SUM = 16 if SIMULATED else 256  # terms of a part, at least
 UNROLLED = 2 if SIMULATED else 4  # terms of sums without a loop
-RESIDENT = 384  # threads of a processor, at least: leaves each of them 168 registers
+# Threads that a processor holds at least: leaves each of them 168 registers, or all that a thread
+# may have, where single elements come from many places.
+RESIDENT, RESIDENT_BY_ELEMENTS = 384, 256
 LANE_ROWS, LANE_COLUMNS = (2, 1) if SIMULATED else (8, 4)  # how a warp's threads lie in C
 
 
@@ -100,7 +102,6 @@ TILES = (
         "32x32": Tile(8, 8, (1, 1), 16, (32, 16), 0.5),
     }
 )
-SLIM = ("64x64", "32x32")
 
 
 # ---------------------------------------------------------------------------------------
@@ -165,27 +166,37 @@ def _side(
     if not along_k:
         place = place_along_outer
     outer_next, k_next = (0, 1) if along_k else (1, 0)
+    vectors, elements = (0,) * count, (0,) * (count * WIDTH)
+
+    # Threads load single elements from anywhere, and some throw theirs away: without a branch
+    # around it, what depends on one index alone is computed once for many elements.
+    @gpu
+    def fetch_element(number, arguments):
+        staged, operands, group, outer0, limit, k0, last, t = arguments
+        outer, k = place(number // WIDTH, t)
+        m, n = outer0 + outer + number % WIDTH * outer_next, k0 + k + number % WIDTH * k_next
+        value = element(operands, group, min(m, limit - 1), min(n, last - 1))
+        staged[number] = value if m < limit and n < last else ZERO
 
     @gpu
     def fetch_elements(staged, operands, group, outer0, limit, k0, last, t):
-        # All threads load something and some throw it away: without a branch around it, what
-        # depends on one index alone is computed once for many elements.
-        for i in range(count):
-            outer, k = place(i, t)
+        arguments = staged, operands, group, outer0, limit, k0, last, t
+        unrolled(elements, fetch_element, arguments)
+
+    @gpu
+    def fetch_vector(i, arguments):
+        staged, operands, group, outer0, limit, k0, last, t = arguments
+        outer, k = place(i, t)
+        if outer0 + outer < limit and k0 + k < last:
+            vector(operands, group, outer0 + outer, k0 + k, staged, i * WIDTH)
+        else:
             for j in range(WIDTH):
-                m, n = outer0 + outer + j * outer_next, k0 + k + j * k_next
-                value = element(operands, group, min(m, limit - 1), min(n, last - 1))
-                staged[i * WIDTH + j] = value if m < limit and n < last else ZERO
+                staged[i * WIDTH + j] = ZERO
 
     @gpu
     def fetch_vectors(staged, operands, group, outer0, limit, k0, last, t):
-        for i in range(count):
-            outer, k = place(i, t)
-            if outer0 + outer < limit and k0 + k < last:
-                vector(operands, group, outer0 + outer, k0 + k, staged, i * WIDTH)
-            else:
-                for j in range(WIDTH):
-                    staged[i * WIDTH + j] = ZERO
+        arguments = staged, operands, group, outer0, limit, k0, last, t
+        unrolled(vectors, fetch_vector, arguments)
 
     @gpu
     def put_vectors(slices, start, staged, t):
@@ -360,7 +371,7 @@ def _tensor_sums(tile: Tile, a: _Side, b: _Side, store: Any) -> _Sums:
     return _Sums(add, finish)
 
 
-def _kernel(tile: Tile, a: _Side, b: _Side, sums: _Sums) -> GpuFunction:
+def _kernel(tile: Tile, a: _Side, b: _Side, sums: _Sums, by_vectors: bool) -> GpuFunction:
     (rows, columns), depth = tile.extent, tile.depth
     a_size, b_size, a_staged, b_staged = a.size, b.size, a.staged, b.staged
     a_both, b_both = 2 * a_size, 2 * b_size
@@ -401,7 +412,7 @@ def _kernel(tile: Tile, a: _Side, b: _Side, sums: _Sums) -> GpuFunction:
             cuda.syncthreads()
         finish(totals, operands, group, part, m0, n0, M, N, t)
 
-    tiled.bounds = tile.threads, RESIDENT // tile.threads
+    tiled.bounds = tile.threads, (RESIDENT if by_vectors else RESIDENT_BY_ELEMENTS) // tile.threads
     return tiled
 
 
@@ -435,8 +446,9 @@ class Product:
             letter for letter, function in zip("abc", self._vectors, strict=True) if function
         )
         keys = [f"{tile} -{letters} float32" for tile in TILES]
-        keys += [f"{tile} - {precision}" for precision in ("float32", "tf32") for tile in SLIM]
-        keys += ["128x128 - float32", f"{'128x128' if letters else '64x64'} -{letters} tf32"]
+        keys += [f"{tile} - float32" for tile in ("128x128", "64x64", "32x32")]
+        if {"a", "b"} <= set(letters):
+            keys += [f"{tile} -{letters} tf32" for tile in ("128x128", "64x64", "32x32")]
         return sorted(set(keys))
 
     def _made(self, tile_name: str, vectors: str, precision: str) -> GpuFunction:
@@ -450,8 +462,10 @@ class Product:
             for side in zip(self._loads, wide[:2], self._along_k, tile.extent, strict=True)
         )
         if tensor_cores:
-            return _kernel(tile, a, b, _tensor_sums(tile, a, b, self._store))
-        return _kernel(tile, a, b, _plain_sums(tile, a, b, self._store, wide[2]))
+            sums = _tensor_sums(tile, a, b, self._store)
+        else:
+            sums = _plain_sums(tile, a, b, self._store, wide[2])
+        return _kernel(tile, a, b, sums, None not in wide[:2])
 
 
 def tiled_product(
@@ -491,10 +505,14 @@ def tiled_product(
 _precision = threading.local()
 
 
+def _wanted() -> str:
+    return getattr(_precision, "name", "float32")
+
+
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
     """Products that this thread launches inside: "float32" or "tf32"."""
-    before = getattr(_precision, "name", "float32")
+    before = _wanted()
     _precision.name = name
     try:
         yield
@@ -549,10 +567,10 @@ def launch_product(
     tile : str, optional
         A key of ``TILES``, to try out; left out, what ``tile_of`` says.
     """
-    reduced = getattr(_precision, "name", "float32") == "tf32" and _tensor_cores()
-    if tile is None:
-        slim = reduced and not {"a", "b"} <= set(vectors)
-        tile = tile_of(M, N, K, groups, parts, slim)
+    # To find single elements takes registers that tensor cores do not leave: such products, of
+    # first layers and of odd sizes, stay in float32.
+    reduced = _wanted() == "tf32" and {"a", "b"} <= set(vectors) and _tensor_cores()
+    tile = tile or tile_of(M, N, K, groups, parts)
     rows, columns = TILES[tile].extent
     grid = (-(-M // rows), -(-N // columns), groups * parts)
     kernel = product[f"{tile} -{vectors} {'tf32' if reduced else 'float32'}"]
@@ -560,12 +578,9 @@ def launch_product(
 
 
 @functools.cache
-def tile_of(M: int, N: int, K: int, groups: int, parts: int, slim: bool = False) -> str:
-    """The tile that a product of these sizes is cut into: a key of ``TILES``.
-
-    With `slim` one of those that leave registers to where single elements come from.
-    """
-    return min(SLIM if slim else TILES, key=lambda name: _cost(TILES[name], M, N, K, groups, parts))
+def tile_of(M: int, N: int, K: int, groups: int, parts: int) -> str:
+    """The tile that a product of these sizes is cut into: a key of ``TILES``."""
+    return min(TILES, key=lambda name: _cost(TILES[name], M, N, K, groups, parts))
 
 
 @functools.cache

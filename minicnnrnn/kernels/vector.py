@@ -66,10 +66,6 @@ def _between(codegen: Callable[..., None]) -> Any:
     @intrinsic
     def between(typing, array, index, other, at):
         def write(context, builder, signature, values):
-            values = [
-                builder.sext(v, context.get_value_type(types.int64)) if i % 2 else v
-                for i, v in enumerate(values)
-            ]
             codegen(context, builder, signature.args, *values)
             return context.get_dummy_value()
 
