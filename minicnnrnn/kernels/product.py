@@ -43,9 +43,7 @@ PROCESSORS = 4 if SIMULATED else 132  # what the choice of tiles reckons with, w
 MOST_PARTS = 8 if SIMULATED else 256  # of a sum over k
 LEAST_SUM = 16 if SIMULATED else 256  # terms of a part, at least
 UNROLLED = 2 if SIMULATED else 4  # terms of sums without a loop
-# Threads that a processor holds at least: leaves each of them 168 registers, or all that a thread
-# may have, where single elements come from many places.
-RESIDENT, RESIDENT_BY_ELEMENTS = 384, 256
+RESIDENT = 256  # threads of a processor, at least: leaves each all the registers it may have
 LANE_ROWS, LANE_COLUMNS = (2, 1) if SIMULATED else (8, 4)  # how a warp's threads lie in C
 
 
@@ -371,7 +369,7 @@ def _tensor_sums(tile: Tile, a: _Side, b: _Side, store: Any) -> _Sums:
     return _Sums(add, finish)
 
 
-def _kernel(tile: Tile, a: _Side, b: _Side, sums: _Sums, by_vectors: bool) -> GpuFunction:
+def _kernel(tile: Tile, a: _Side, b: _Side, sums: _Sums) -> GpuFunction:
     (rows, columns), depth = tile.extent, tile.depth
     a_size, b_size, a_staged, b_staged = a.size, b.size, a.staged, b.staged
     a_both, b_both = 2 * a_size, 2 * b_size
@@ -412,7 +410,7 @@ def _kernel(tile: Tile, a: _Side, b: _Side, sums: _Sums, by_vectors: bool) -> Gp
             cuda.syncthreads()
         finish(totals, operands, group, part, m0, n0, M, N, t)
 
-    tiled.bounds = tile.threads, (RESIDENT if by_vectors else RESIDENT_BY_ELEMENTS) // tile.threads
+    tiled.bounds = tile.threads, RESIDENT // tile.threads
     return tiled
 
 
@@ -465,7 +463,7 @@ class Product:
             sums = _tensor_sums(tile, a, b, self._store)
         else:
             sums = _plain_sums(tile, a, b, self._store, wide[2])
-        return _kernel(tile, a, b, sums, None not in wide[:2])
+        return _kernel(tile, a, b, sums)
 
 
 def tiled_product(
