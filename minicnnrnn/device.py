@@ -236,14 +236,15 @@ ROOMS = {
     ),
 }
 DEVICES = ("cpu", "cuda", "numpy")
+PRECISIONS = ("float32", "tf32")
 _ROOM_OF = {launcher: room for room, launchers in ROOMS.items() for launcher in launchers}
 
 
 class Launchers:
     """The launchers of one device by name; a room is entered when one of its own is asked for."""
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, device: str, precision: str = "float32") -> None:
+        self._device, self._precision = device, precision
 
     def __getattr__(self, name: str) -> Any:
         if name not in _ROOM_OF:
@@ -253,6 +254,10 @@ class Launchers:
         launcher = getattr(kernel, "dispatcher", kernel)
         if name.endswith(("_workspace", "_pays")):  # functions of integers, asked at every step
             launcher = lru_cache(1024)(launcher)
+        elif self._device == "cuda" and self._precision != "float32":
+            from minicnnrnn.kernels.product import in_precision
+
+            launcher = in_precision(self._precision, launcher)
         setattr(self, name, launcher)
         return launcher
 
@@ -266,21 +271,23 @@ class Device:
         ``"cpu"``: Numba kernels on all cores; ``"cuda"``: Numba kernels on an NVIDIA GPU;
         ``"numpy"``: the mathematics, as written in the reference, for reading and for stepping
         through with a debugger.
+    precision : str
+        "float32" or "tf32": how a GPU multiplies matrices; see ``Sequential``.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, precision: str = "float32") -> None:
+        self.name, self.precision = name, precision
 
     @cached_property
     def kernels(self) -> "Launchers":
         """Every public launcher under its name without the device."""
-        return Launchers(self.name)
+        return Launchers(self.name, self.precision)
 
     def __repr__(self) -> str:
         return f"Device({self.name!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return get_device, (self.name,)
+        return get_device, (self.name, self.precision)
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         """An array of this device whose contents are undefined.
@@ -328,8 +335,8 @@ class CudaDevice(Device):
         If there is no GPU, or no numba-cuda.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, precision: str = "float32") -> None:
+        super().__init__(name, precision)
         from minicnnrnn.kernels import gpu, stream
 
         gpu.require()
@@ -408,11 +415,11 @@ class Buffer:
         return view
 
 
-_devices: dict[str, Device] = {}
+_devices: dict[tuple[str, str], Device] = {}
 _default: str | None = None
 
 
-def get_device(name: str | Device | None = None) -> Device:
+def get_device(name: str | Device | None = None, precision: str = "float32") -> Device:
     """The device of this name, or the default one.
 
     The default is what ``set_device`` set, else the environment variable
@@ -421,21 +428,26 @@ def get_device(name: str | Device | None = None) -> Device:
     Parameters
     ----------
     name : str, Device or None
+    precision : str
+        "float32" or "tf32".
 
     Raises
     ------
     ValueError
-        If there is no such device.
+        If there is no such device or precision.
     RuntimeError
         For ``"cuda"`` without a GPU or without numba-cuda.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: Expected 'float32' or 'tf32'. Received: {precision!r}")
     if isinstance(name, Device):
         return name
     chosen = name if name is not None else _default or os.environ.get("MINICNNRNN_DEVICE") or "cpu"
     _check(chosen)
-    if chosen not in _devices:
-        _devices[chosen] = (CudaDevice if chosen == "cuda" else Device)(chosen)
-    return _devices[chosen]
+    key = chosen, precision
+    if key not in _devices:
+        _devices[key] = (CudaDevice if chosen == "cuda" else Device)(*key)
+    return _devices[key]
 
 
 def get_host_device() -> Device:

@@ -36,6 +36,12 @@ class Sequential(Training):
         replayed for all that follow, with the same bits. ``False`` launches every kernel of every
         step, as for a layer of your own whose Python does something else each time that no kernel
         sees. May be set at any time.
+    precision : str
+        "float32", or "tf32" to multiply on a GPU's tensor cores, which takes a fraction of the
+        time: factors are rounded to 10 bits behind the point, sums are not. It is about products
+        and convolutions whose channels are multiples of 4; the others, GPUs before compute
+        capability 8.0, the CPU and NumPy compute in float32 either way, so a model may say it
+        wherever it runs.
 
     Examples
     --------
@@ -58,11 +64,12 @@ class Sequential(Training):
         seed: int | None = None,
         trainable: bool = True,
         cuda_graph: bool = True,
+        precision: str = "float32",
         **kwargs: Any,
     ) -> None:
         if seed is not None and not is_integer(seed, 0):
             raise ValueError(f"seed: Expected a non-negative integer or None. Received: {seed!r}")
-        self._device = get_device(device)
+        self._device = get_device(device, precision)
         self._seed, self.cuda_graph = seed, bool(cuda_graph)
         self._checked: dict[Shape, Shape] = {}
         super().__init__(layers, name=name, **kwargs)
@@ -200,7 +207,7 @@ class Sequential(Training):
         """
         if self.owner is not None:
             self.fail("a model that stands alone: move the outermost one", self.owner.name)
-        found, context = get_device(device), self.context
+        found, context = get_device(device, self.device.precision), self.context
         if context is None:
             self._device = found
             return self

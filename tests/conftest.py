@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from minicnnrnn.kernels import gpu
+from minicnnrnn.kernels import gpu, product
 
 # The first example compiles kernels, so no example has a deadline.
 settings.register_profile(
@@ -19,7 +19,7 @@ settings.load_profile("simulated" if gpu.SIMULATED else "default")
 if gpu.SIMULATED:
     from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
-    def shared_array(self, shape, dtype):
+    def shared_array(self, shape, dtype, alignment=None):
         """The simulator's own gives two threads an array each if they ask at the same moment."""
         if shape == 0:  # what the launch asked for
             return self._dynshared.view(dtype)
@@ -51,13 +51,22 @@ def pytest_sessionfinish():
     """Note what kernels were launched with, for the script that compiles them all."""
     if gpu.SIMULATED and (path := os.environ.get("MINICNNRNN_SIGNATURES")):
         kernels = [name for name in sys.modules if name.startswith("minicnnrnn.kernels.")]
+        found = [(m, *pair) for m in kernels for pair in vars(sys.modules[m]).items()]
         lines = {
             f"{module}.{name} | {signature}"
-            for module in kernels
-            for name, value in vars(sys.modules[module]).items()
+            for module, name, value in found
             if isinstance(value, gpu.GpuFunction)
             for signature in value.launched
             if value.function.__module__ == module or "<locals>" in value.function.__qualname__
+        }
+        # Which kernels of a product are launched is a matter of shapes: the table has the same.
+        lines |= {
+            f"{module}.{name}[{key}] | {signature}"
+            for module, name, value in found
+            if isinstance(value, product.Product)
+            for key in value.listed()
+            for kernel in value.kernels.values()
+            for signature in kernel.launched
         }
         with Path(path).open("a") as file:
             file.writelines(f"{line}\n" for line in sorted(lines))

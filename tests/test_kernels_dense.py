@@ -55,6 +55,8 @@ def test_worked_example(device):
 @given(shapes, seeds, st.booleans(), st.integers(0, 1))
 @example((1, 1, 1), 0, True, 0)
 @example((50, 3, 2), 0, True, 0)  # on a GPU a weight gradient in parts
+@example((4, 64, 4), 1, True, 1)  # on a GPU an output in parts, an input's gradient
+@example((3, 6, 70), 1, False, 0)
 @example((200, 300, 64), 1, True, 1)
 def test_equals_the_reference_exactly_on_integers(device, shape, seed, bias, relu):
     rng = np.random.default_rng(seed)

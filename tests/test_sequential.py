@@ -302,3 +302,29 @@ def test_two_threads_may_use_one_model():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_precision_is_checked_and_kept():
+    with pytest.raises(ValueError, match="Expected 'float32' or 'tf32'. Received: 'half'"):
+        Sequential(precision="half")
+    models = [
+        Sequential([layers.Input((4,)), layers.Dense(4)], device="cpu", seed=0, precision=precision)
+        for precision in ("float32", "tf32")
+    ]
+    assert models[1].to("numpy").device.precision == "tf32"
+    models[0].to("numpy")
+    x = np.ones((2, 4), np.float32)
+    np.testing.assert_array_equal(*(model(x) for model in models))
+
+
+@pytest.mark.cuda
+@pytest.mark.gpu
+def test_tensor_cores_round_their_factors():
+    x = np.full((4, 4), 1 + 2**-13, np.float32)
+    outputs = {}
+    for precision in ("float32", "tf32"):
+        dense = layers.Dense(4, kernel_initializer="ones")
+        model = Sequential([layers.Input((4,)), dense], device="cuda", precision=precision)
+        outputs[precision] = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(outputs["float32"], np.full((4, 4), 4 * (1 + 2**-13)))
+    np.testing.assert_array_equal(outputs["tf32"], np.full((4, 4), 4))

@@ -1,8 +1,5 @@
 """Convolution in one to three dimensions: strides, dilation, groups, any padding."""
 
-import itertools
-import math
-
 import numpy as np
 
 from minicnnrnn.kernels import dense
@@ -14,16 +11,13 @@ from minicnnrnn.kernels.gemm import (
     OVERWRITE,
     RELU,
     block,
-    launch_product,
-    parts_of_sum,
     product,
     product_transposed,
     product_transposed_workspace,
     set_offset,
     sum_rows,
-    tiled_product,
 )
-from minicnnrnn.kernels.gpu import divisor, gpu, over
+from minicnnrnn.kernels.gpu import gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import (
     PANEL,
@@ -35,15 +29,15 @@ from minicnnrnn.kernels.panel import (
     panel_width,
     panels,
 )
+from minicnnrnn.kernels.product import launch_product, parts_of_sum, tiled_product, vectors_of
+from minicnnrnn.kernels.vector import WIDTH, load_vector, store_vector
 from minicnnrnn.kernels.window import (
-    BY_PIXELS,
-    coordinates,
-    flat,
+    finished,
+    gather_product,
     geometry_of,
-    outside,
-    phases_along,
+    load_gated,
+    load_or_zeros,
     seen,
-    taps_met,
 )
 
 # ---------------------------------------------------------------------------------------
@@ -621,14 +615,21 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# Products of tiles. ``window.py`` finds their elements of x and dy in the images, when wanted.
+# Products of tiles. ``window.py`` finds their elements of x and dy in the images, when wanted:
+# neighbours along the channels, vectors of them where a group of channels is made of vectors.
 
 ONE = np.float32(1)
 
 
 @gpu
 def _x_of_output(operands, group, output, element):
-    return seen(operands[1], group, output, element, operands[-1])
+    x, at = operands[1], seen(group, output, element, operands[-1])
+    return ZERO if at < 0 else x[at]
+
+
+@gpu
+def _x_vector(operands, group, output, element, into, i):
+    load_or_zeros(operands[1], seen(group, output, element, operands[-1]), into, i)
 
 
 @gpu
@@ -638,15 +639,30 @@ def _w_of_group(operands, group, element, f):
 
 
 @gpu
+def _w_vector(operands, group, f, element, into, i):
+    F, FG = operands[5], operands[6]
+    load_vector(operands[2], element * F + group * FG + f, into, i)
+
+
+@gpu
 def _store_y(operands, group, part, output, f, total):
     y, x, w, b, relu, F, FG, geometry = operands
     f += group * FG
-    if b.size:
-        total += b[f]
-    y[output * F + f] = ZERO if relu and total < ZERO else total
+    y[output * F + f] = finished(total, b, relu, f)
 
 
-_forward = tiled_product(_x_of_output, _w_of_group, _store_y, True, False)
+@gpu
+def _store_y_vector(operands, group, part, output, f, totals, i):
+    y, x, w, b, relu, F, FG, geometry = operands
+    f += group * FG
+    for j in range(WIDTH):
+        totals[i + j] = finished(totals[i + j], b, relu, f + j)
+    store_vector(y, output * F + f, totals, i)
+
+
+_forward = tiled_product(
+    _x_of_output, _w_of_group, _store_y, True, False, (_x_vector, _w_vector, _store_y_vector)
+)
 
 
 def _is_product(x, y, w, steps, G):
@@ -660,8 +676,9 @@ def _rows(array):
 
 
 def conv_workspace_cuda(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
-    rows = KD * KH * KW * (C // G) + 1
-    return parts_of_sum(rows, F // G, N * OD * OH * OW, G) * rows * F
+    rows, outputs = KD * KH * KW * (C // G) + 1, N * OD * OH * OW
+    parts = parts_of_sum(rows, F // G, outputs, G) * rows * F
+    return max(parts, dense.dense_workspace_cuda(outputs, C, F) if KD * KH * KW == 1 else 0)
 
 
 def conv_prepare_cuda(w, G, ws):
@@ -669,69 +686,18 @@ def conv_prepare_cuda(w, G, ws):
 
 
 def conv_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
-    steps, F = (SD, SH, SW, LD, LH, LW, PD, PH, PW), y.shape[4]
+    steps, F, CG = (SD, SH, SW, LD, LH, LW, PD, PH, PW), y.shape[4], w.shape[3]
     if _is_product(x, y, w, steps, G):
         dense.dense_forward_cuda(_rows(y), _rows(x), _rows(w), b, relu, ws)
         return
     launch_product(
         _forward, y.size // F, F // G, w.size // F, G, 1, y.reshape(-1), x.reshape(-1),
         w.reshape(-1), b, int(relu), F, F // G, geometry_of(x, y, w, *steps, G),
+        vectors=vectors_of(("a", x, CG), ("b", w, F // G), ("c", y, F // G)),
     )  # fmt: skip
 
 
-# --- backward, input -------------------------------------------------------------------
-#
-# As on the CPU each phase of pixels is a product of its own.
-
-
-@gpu
-def _dy_of_pixel(operands, group, pixel, element):
-    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
-    f, _, step = taps_met(axes, by_FG, group, element)
-    n, first = coordinates(axes, BY_PIXELS, pixel)
-    if outside(first, step, outputs):
-        return ZERO
-    at = flat(n, first, outputs) * outputs[3] + (flat(0, step, outputs) * outputs[3] + f)
-    return ZERO if y.size and y[at] <= ZERO else dy[at]
-
-
-@gpu
-def _w_of_tap(operands, group, element, c):
-    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
-    f, tap, _ = taps_met(axes, by_FG, group, element)
-    return w[(flat(0, tap, kernel) * kernel[3] + c) * outputs[3] + f]
-
-
-@gpu
-def _store_dx(operands, group, part, pixel, c, total):
-    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
-    n, (d, h, v) = coordinates(axes, BY_PIXELS, pixel)
-    place = (
-        d * strides[0] + axes[0][0],
-        h * strides[1] + axes[1][0],
-        v * strides[2] + axes[2][0],
-    )
-    c += group * kernel[3]
-    if b.size:
-        total += b[c]
-    dx[flat(n, place, image) * image[3] + c] = ZERO if relu and total < ZERO else total
-
-
-_backward_input = tiled_product(_dy_of_pixel, _w_of_tap, _store_dx, True, True)
-
-
-def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu):
-    """The input gradient, plus a bias and with a relu."""
-    image, kernel, strides = dx.shape[1:], w.shape[:4], (SD, SH, SW)
-    axes = map(phases_along, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW))
-    FG, arrays = dy.shape[4] // G, [array.reshape(-1) for array in (dx, dy, y, w, b)]
-    for phases in itertools.product(*axes):
-        pixels = math.prod(phase[BY_PIXELS][0] for phase in phases)
-        taps = math.prod(phase[3] for phase in phases)
-        launch_product(
-            _backward_input, len(dx) * pixels, image[3] // G, taps * FG, G, 1,
-            *arrays, int(relu), image, dy.shape[1:], kernel, strides, phases, divisor(FG),
-        )  # fmt: skip
+# --- backward --------------------------------------------------------------------------
 
 
 def conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
@@ -742,13 +708,22 @@ def conv_backward_input_cuda(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G
         gather_product(dx, dy, y, w, ws[:0], *steps, G, 0)
 
 
-# --- backward, weight ------------------------------------------------------------------
+@gpu
+def _turned_x(operands, group, element, output):
+    x, rows = operands[1], operands[5]
+    if element >= rows:
+        return ONE
+    at = seen(group, output, element, operands[7])
+    return ZERO if at < 0 else x[at]
 
 
 @gpu
-def _turned_x(operands, group, element, output):
-    x, rows, geometry = operands[1], operands[5], operands[7]
-    return seen(x, group, output, element, geometry) if element < rows else ONE
+def _turned_x_vector(operands, group, element, output, into, i):
+    if element < operands[5]:
+        load_or_zeros(operands[1], seen(group, output, element, operands[7]), into, i)
+    else:
+        for j in range(WIDTH):
+            into[i + j] = ONE
 
 
 @gpu
@@ -759,24 +734,41 @@ def _dy_of_group(operands, group, output, f):
 
 
 @gpu
+def _dy_vector(operands, group, f, output, into, i):
+    dy, y, F, FG = operands[2], operands[3], operands[4], operands[6]
+    load_gated(dy, y, output * F + group * FG + f, into, i)
+
+
+@gpu
 def _store_part(operands, group, part, element, f, total):
     ws, x, dy, y, F, rows, FG, geometry, size = operands
     ws[part * size + element * F + group * FG + f] = total
 
 
-_backward_weight = tiled_product(_turned_x, _dy_of_group, _store_part, False, False)
+@gpu
+def _store_part_vector(operands, group, part, element, f, totals, i):
+    ws, x, dy, y, F, rows, FG, geometry, size = operands
+    store_vector(ws, part * size + element * F + group * FG + f, totals, i)
+
+
+_backward_weight = tiled_product(
+    _turned_x, _dy_of_group, _store_part, False, False,
+    (_turned_x_vector, _dy_vector, _store_part_vector),
+)  # fmt: skip
 
 
 def conv_backward_weight_cuda(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     """Below the rows of the filters comes one for the bias, as in ``dense.py``."""
-    steps, F = (SD, SH, SW, LD, LH, LW, PD, PH, PW), dy.shape[4]
+    steps, F, CG = (SD, SH, SW, LD, LH, LW, PD, PH, PW), dy.shape[4], dw.shape[3]
     if y.size == 0 and _is_product(x, dy, dw, steps, G):
         dense.dense_backward_weight_cuda(_rows(dw), db, _rows(x), _rows(dy), ws)
         return
     rows, outputs, size = dw.size // F, dy.size // F, dw.size + db.size
     parts = parts_of_sum(rows + 1, F // G, outputs, G)
+    gated = vectors_of(("b", dy, F // G)) and vectors_of(("b", y, F // G))
     launch_product(
         _backward_weight, size // F, F // G, outputs, G, parts, ws, x.reshape(-1), dy.reshape(-1),
         y.reshape(-1), F, rows, F // G, geometry_of(x, dy, dw, *steps, G), size,
+        vectors=vectors_of(("a", x, CG)) + gated + vectors_of(("c", ws, F // G)),
     )  # fmt: skip
-    over(dense.add_parts, size, dw.reshape(-1), db, ws, parts)
+    dense.add_parts(dw, db, ws, parts)

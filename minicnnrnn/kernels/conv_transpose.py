@@ -19,11 +19,11 @@ from minicnnrnn.kernels.conv import (
     conv_workspace_cpu,
     conv_workspace_cuda,
     gather_input,
-    gather_product,
 )
 from minicnnrnn.kernels.dense import dense_backward_weight_cuda, dense_workspace_cuda
 from minicnnrnn.kernels.gemm import ADD_BIAS, OVERWRITE, RELU, sum_rows
 from minicnnrnn.kernels.jit import cpu
+from minicnnrnn.kernels.window import gather_product
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

@@ -7,17 +7,21 @@ from minicnnrnn.kernels.gemm import (
     ADD_BIAS,
     OVERWRITE,
     RELU,
-    launch_product,
-    parts_of_sum,
     product,
     product_transposed,
     product_transposed_workspace,
     sum_rows,
-    tiled_product,
 )
-from minicnnrnn.kernels.gpu import cuda, gpu, over
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
 from minicnnrnn.kernels.jit import cpu
 from minicnnrnn.kernels.panel import pack, panel_size
+from minicnnrnn.kernels.product import (
+    launch_product,
+    parts_of_sum,
+    tiled_product,
+    vectors_of,
+)
+from minicnnrnn.kernels.vector import WIDTH, load_vector, store_vector
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -136,102 +140,197 @@ def dense_backward_weight_cpu(dw, db, x, dy, ws):
 # ---------------------------------------------------------------------------------------
 #
 # Three products of tiles. The bias gradient is one more row of the weight gradient, that of an
-# input which is always one; parts of the batch are summed apart and then added in order.
+# input which is always one. Where an output has few tiles, parts of its sums are taken apart and
+# then added in order. Operands are the target; the two factors; columns and rows of the product;
+# the length of the first factor's lines; a bias; and whether there is a relu.
 
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
 @gpu
-def _x(operands, group, n, c):
-    return operands[1][n, c]
+def _line(operands, group, m, k):
+    return operands[1][m * operands[5] + k]
+
+
+@gpu
+def _line_vector(operands, group, m, k, into, at):
+    load_vector(operands[1], m * operands[5] + k, into, at)
 
 
 @gpu
 def _w(operands, group, c, f):
-    return operands[2][c, f]
+    return operands[2][c * operands[3] + f]
 
 
 @gpu
-def _store_y(operands, group, part, n, f, total):
-    y, x, w, b, relu = operands
-    if b.size:
-        total += b[f]
-    y[n, f] = ZERO if relu and total < ZERO else total
-
-
-@gpu
-def _dy(operands, group, n, f):
-    return operands[1][n, f]
+def _w_vector(operands, group, f, c, into, at):
+    load_vector(operands[2], c * operands[3] + f, into, at)
 
 
 @gpu
 def _turned_w(operands, group, f, c):
-    return operands[2][c, f]
+    return operands[2][c * operands[5] + f]
 
 
 @gpu
-def _store_dx(operands, group, part, n, c, total):
-    operands[0][n, c] = total
+def _turned_w_vector(operands, group, c, f, into, at):
+    load_vector(operands[2], c * operands[5] + f, into, at)
 
 
 @gpu
 def _turned_x(operands, group, c, n):
-    x = operands[1]
-    return x[n, c] if c < x.shape[1] else ONE
+    C = operands[5]
+    return operands[1][n * C + c] if c < C else ONE
 
 
 @gpu
-def _dy_of_batch(operands, group, n, f):
-    return operands[2][n, f]
+def _turned_x_vector(operands, group, c, n, into, at):
+    C = operands[5]
+    if c < C:
+        load_vector(operands[1], n * C + c, into, at)
+    else:
+        for i in range(WIDTH):
+            into[at + i] = ONE
+
+
+@gpu
+def _finished(total, b, relu, f):
+    if b.size:
+        total += b[f]
+    return ZERO if relu and total < ZERO else total
+
+
+@gpu
+def _store(operands, group, part, m, n, total):
+    operands[0][m * operands[3] + n] = _finished(total, operands[6], operands[7], n)
+
+
+@gpu
+def _store_vector(operands, group, part, m, n, totals, at):
+    for i in range(WIDTH):
+        totals[at + i] = _finished(totals[at + i], operands[6], operands[7], n + i)
+    store_vector(operands[0], m * operands[3] + n, totals, at)
 
 
 @gpu
 def store_part(operands, group, part, m, n, total):
-    """Keep a part of a weight gradient: the workspace holds them one behind the other."""
-    ws, F = operands[0], operands[3]
-    rows = operands[4]
-    ws[(part * rows + m) * F + n] = total
-
-
-_forward = tiled_product(_x, _w, _store_y, True, False)
-_backward_input = tiled_product(_dy, _turned_w, _store_dx, True, True)
-_backward_weight = tiled_product(_turned_x, _dy_of_batch, store_part, False, False)
+    """Keep a part of a sum: the workspace holds them one behind the other."""
+    ws, columns, rows = operands[0], operands[3], operands[4]
+    ws[(part * rows + m) * columns + n] = total
 
 
 @gpu
-def add_parts(dw, db, ws, parts):
-    """Add the parts of a weight gradient in order; those of the bias come behind those of `dw`."""
-    size = dw.size + db.size
-    for i in range(cuda.grid(1), size, cuda.gridsize(1)):
-        total = ws[i]
-        for part in range(1, parts):
+def _store_part_vector(operands, group, part, m, n, totals, at):
+    ws, columns, rows = operands[0], operands[3], operands[4]
+    store_vector(ws, (part * rows + m) * columns + n, totals, at)
+
+
+_whole, _part = (_store, _store_vector), (store_part, _store_part_vector)
+
+
+def _product(first, second, store, along_k):
+    vectors = first[1], second[1], store[1]
+    return tiled_product(first[0], second[0], store[0], *along_k, vectors)
+
+
+_lines, _weights = (_line, _line_vector), (_w, _w_vector)
+_turned_weights = _turned_w, _turned_w_vector
+_forward = _product(_lines, _weights, _whole, (True, False))
+_forward_parts = _product(_lines, _weights, _part, (True, False))
+_backward_input = _product(_lines, _turned_weights, _whole, (True, True))
+_backward_input_parts = _product(_lines, _turned_weights, _part, (True, True))
+_backward_weight = _product((_turned_x, _turned_x_vector), _weights, _part, (False, False))
+
+# Threads that add parts: neighbours in a row read neighbours in memory, and each of the rows
+# takes a share of the parts.
+ADDED = THREADS // 2 if THREADS < 32 else 32
+ADDERS = THREADS // ADDED
+
+
+@gpu
+def _sum_of_parts(ws, size, parts):
+    """The sum of one element's parts, which the first row of threads gets, and its index."""
+    sums = cuda.shared.array(THREADS, np.float32)
+    t = cuda.threadIdx.x
+    i, total = cuda.blockIdx.x * ADDED + t % ADDED, ZERO
+    if i < size:
+        for part in range(t // ADDED, parts, ADDERS):
             total += ws[part * size + i]
-        if i < dw.size:
-            dw[i] = total
-        else:
-            db[i - dw.size] = total
+    sums[t] = total
+    cuda.syncthreads()
+    if t < ADDED:
+        for row in range(1, ADDERS):
+            total += sums[row * ADDED + t]
+    return total, i if t < ADDED else size
+
+
+@gpu
+def _add_parts(dw, db, ws, parts):
+    size = dw.size + db.size
+    total, i = _sum_of_parts(ws, size, parts)
+    if i < dw.size:
+        dw[i] = total
+    elif i < size:
+        db[i - dw.size] = total
+
+
+@gpu
+def _finish_parts(y, b, relu, F, ws, parts):
+    total, i = _sum_of_parts(ws, y.size, parts)
+    if i < y.size:
+        y[i] = _finished(total, b, relu, i % F)
+
+
+def add_parts(dw, db, ws, parts):
+    """Add the parts of a weight gradient; those of the bias come behind those of `dw`."""
+    size = dw.size + db.size
+    launch(_add_parts, -(-size // ADDED), THREADS, dw.reshape(-1), db, ws, parts)
 
 
 def dense_workspace_cuda(N, C, F):
-    return parts_of_sum(C + 1, F, N, 1) * (C + 1) * F
+    return max(
+        parts_of_sum(N, F, C, 1) * N * F,
+        parts_of_sum(N, C, F, 1) * N * C,
+        parts_of_sum(C + 1, F, N, 1) * (C + 1) * F,
+    )
 
 
 def dense_prepare_cuda(w, ws):
     """The tiles read the weights as they are."""
 
 
+def _rows_of_product(whole, in_parts, target, factors, line, b, relu, vectors, ws):
+    """A product of N rows, at once or in parts."""
+    (M, N), flat = target.shape, target.reshape(-1)
+    first, second = (factor.reshape(-1) for factor in factors)
+    parts = parts_of_sum(M, N, line, 1)
+    product, place = (whole, flat) if parts == 1 else (in_parts, ws)
+    vectors += vectors_of(("c", place, N))
+    operands = place, first, second, N, M, line, b, int(relu)
+    launch_product(product, M, N, line, 1, parts, *operands, vectors=vectors)
+    if parts > 1:
+        blocks = -(-flat.size // ADDED)
+        launch(_finish_parts, blocks, THREADS, flat, b, int(relu), N, ws, parts)
+
+
 def dense_forward_cuda(y, x, w, b, relu, ws):
-    N, C = x.shape
-    launch_product(_forward, N, w.shape[1], C, 1, 1, y, x, w, b, relu)
+    C, F = w.shape
+    vectors = vectors_of(("a", x, C), ("b", w, F))
+    _rows_of_product(_forward, _forward_parts, y, (x, w), C, b, relu, vectors, ws)
 
 
 def dense_backward_input_cuda(dx, dy, w, ws):
-    N, C = dx.shape
-    launch_product(_backward_input, N, C, dy.shape[1], 1, 1, dx, dy, w)
+    F = w.shape[1]
+    vectors = vectors_of(("a", dy, F), ("b", w, F))
+    products = _backward_input, _backward_input_parts
+    _rows_of_product(*products, dx, (dy, w), F, ws[:0], 0, vectors, ws)
 
 
 def dense_backward_weight_cuda(dw, db, x, dy, ws):
     (N, C), F = x.shape, dy.shape[1]
     rows, parts = C + (db.size > 0), parts_of_sum(C + 1, F, N, 1)
-    launch_product(_backward_weight, rows, F, N, 1, parts, ws, x, dy, F, rows)
-    over(add_parts, rows * F, dw.reshape(-1), db, ws, parts)
+    launch_product(
+        _backward_weight, rows, F, N, 1, parts, ws, x.reshape(-1), dy.reshape(-1), F, rows, C,
+        vectors=vectors_of(("a", x, C), ("b", dy, F), ("c", ws, F)),
+    )  # fmt: skip
+    add_parts(dw, db, ws, parts)

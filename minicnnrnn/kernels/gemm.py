@@ -26,7 +26,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnnrnn.kernels.codes import PARTS
-from minicnnrnn.kernels.gpu import SIMULATED, cuda, gpu, launch
 from minicnnrnn.kernels.jit import (
     INT,
     JIT,
@@ -461,92 +460,3 @@ def sum_rows(total, x, rows, columns, ws, s0):
     threads. Uses ``PARTS * columns`` floats of `ws` from `s0` on.
     """
     gemm_sum_rows((address(total, 0), address(x, 0), rows, columns, address(ws, s0)))
-
-
-# ---------------------------------------------------------------------------------------
-# CUDA
-# ---------------------------------------------------------------------------------------
-#
-# One kernel body serves every product: a block computes a tile of BM x BN elements of C, a thread
-# TM x TN of them, which it keeps in registers. Slices of BK columns of A and rows of B pass through
-# shared memory; functions that a kernel brings along say where their elements come from (a
-# convolution reads an image through them, without a copy of its windows) and what becomes of C.
-# The grid holds the tiles along M, those along N, and for each group the parts of a sum over many
-# k, which are added in order afterwards.
-
-BM, BN, BK, TM, TN = (4, 4, 2, 2, 2) if SIMULATED else (64, 64, 8, 4, 4)
-TILE_THREADS = BM * BN // (TM * TN)
-A_WIDTH, B_WIDTH = BM + 1, BN + 1  # one more, so that no two threads of a warp write to one bank
-FEW_BLOCKS = 6 if SIMULATED else 264  # with less the sum is cut, so that all processors have work
-ZERO = np.float32(0)
-
-
-def tiled_product(load_a: Any, load_b: Any, store: Any, a_along_k: bool, b_along_k: bool) -> Any:
-    """A kernel for C = A B, launched by ``launch_product``.
-
-    Parameters
-    ----------
-    load_a : (operands, group, m, k) -> A[m, k]
-    load_b : (operands, group, k, n) -> B[k, n]
-    store : (operands, group, part, m, n, total)
-        What to do with the sum, or with the part of it.
-    a_along_k, b_along_k : bool
-        Whether neighbours in memory are neighbours in k, which neighbouring threads then load.
-    """
-
-    @gpu
-    def tiled(M, N, K, parts, operands):
-        a_slice = cuda.shared.array((BK, A_WIDTH), np.float32)
-        b_slice = cuda.shared.array((BK, B_WIDTH), np.float32)
-        totals = cuda.local.array((TM, TN), np.float32)
-        t = cuda.threadIdx.x
-        m0, n0 = cuda.blockIdx.x * BM, cuda.blockIdx.y * BN
-        row, column = t // (BN // TN) * TM, t % (BN // TN) * TN
-        group, part = cuda.blockIdx.z // parts, cuda.blockIdx.z % parts
-        first, last = K * part // parts, K * (part + 1) // parts
-        for i in range(TM):
-            for j in range(TN):
-                totals[i, j] = ZERO
-        # All threads load something and some throw it away: without a branch around it, what
-        # depends on m alone, or on k alone, is computed once for many elements.
-        for k0 in range(first, last, BK):
-            for i in range(BM * BK // TILE_THREADS):
-                e = t + i * TILE_THREADS
-                k, m = (t % BK, e // BK) if a_along_k else (e // BM, t % BM)
-                inside = m0 + m < M and k0 + k < last
-                element = load_a(operands, group, min(m0 + m, M - 1), min(k0 + k, last - 1))
-                a_slice[k, m] = element if inside else ZERO
-            for i in range(BN * BK // TILE_THREADS):
-                e = t + i * TILE_THREADS
-                k, n = (t % BK, e // BK) if b_along_k else (e // BN, t % BN)
-                inside = n0 + n < N and k0 + k < last
-                element = load_b(operands, group, min(k0 + k, last - 1), min(n0 + n, N - 1))
-                b_slice[k, n] = element if inside else ZERO
-            cuda.syncthreads()
-            for k in range(BK):
-                for i in range(TM):
-                    a = a_slice[k, row + i]
-                    for j in range(TN):
-                        totals[i, j] += a * b_slice[k, column + j]
-            cuda.syncthreads()
-        for i in range(TM):
-            for j in range(TN):
-                m, n = m0 + row + i, n0 + column + j
-                if m < M and n < N:
-                    store(operands, group, part, m, n, totals[i, j])
-
-    return tiled
-
-
-def launch_product(
-    kernel: Any, M: int, N: int, K: int, groups: int, parts: int, *operands: Any
-) -> None:
-    """Run a kernel that ``tiled_product`` made on all tiles of C, for every group and part."""
-    grid = (-(-M // BM), -(-N // BN), groups * parts)
-    launch(kernel, grid, TILE_THREADS, M, N, K, parts, operands)
-
-
-def parts_of_sum(M: int, N: int, K: int, groups: int) -> int:
-    """Parts that a sum over k is cut into where C has few tiles: the same on every GPU."""
-    tiles = -(-M // BM) * -(-N // BN) * groups
-    return max(1, min(-(-FEW_BLOCKS // tiles), K // (4 * BK), PARTS))

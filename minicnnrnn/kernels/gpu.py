@@ -82,19 +82,19 @@ class GpuFunction:
         What it does, in Python.
     launched : set
         The types of the arguments that it has been launched with under the simulator.
-    threads : int or None
-        Of a kernel, the threads of its largest block, if the compiler is to know: it then uses no
-        more registers than so many threads can have.
+    bounds : int, (int, int) or None
+        Of a kernel: threads of its largest block, and blocks that a processor is to hold at least,
+        if the compiler is to know: it limits their registers.
     dynamic : bool
         Whether a kernel may be launched with more than ``SHARED`` bytes of shared memory.
     """
 
     def __init__(
-        self, function: Callable[..., Any], threads: int | None = None, dynamic: bool = False
+        self, function: Callable[..., Any], bounds: Any = None, dynamic: bool = False
     ) -> None:
         self.__name__, self.__module__ = function.__name__, function.__module__
         self.__doc__, self.function = function.__doc__, function
-        self.threads, self.dynamic = threads, dynamic
+        self.bounds, self.dynamic = bounds, dynamic
         self.launched: set[str] = set()
 
     @functools.cached_property
@@ -104,7 +104,7 @@ class GpuFunction:
 
         if SIMULATED:
             return numba_cuda.jit(_quiet(self.resolved))
-        made = numba_cuda.jit(self.resolved, lto=False, launch_bounds=self.threads)
+        made = numba_cuda.jit(self.resolved, lto=False, launch_bounds=self.bounds)
         made._cache = importlib.import_module("minicnnrnn.kernels.gpu_cache").KernelFiles(
             self.resolved, made.targetoptions
         )

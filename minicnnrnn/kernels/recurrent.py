@@ -36,9 +36,6 @@ from minicnnrnn.kernels.gemm import (
     DEPTH_BLOCK,
     OVERWRITE,
     gemm_block,
-    launch_product,
-    parts_of_sum,
-    tiled_product,
 )
 from minicnnrnn.kernels.gpu import cuda, gpu, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
@@ -53,6 +50,7 @@ from minicnnrnn.kernels.panel import (
     panel_width,
     panels,
 )
+from minicnnrnn.kernels.product import launch_product, parts_of_sum, tiled_product
 
 # ---------------------------------------------------------------------------------------
 # The mathematics

@@ -5,10 +5,14 @@ and reads the image where they meet.
 """
 
 import functools
+import itertools
+import math
 
 import numpy as np
 
-from minicnnrnn.kernels.gpu import divided, divisor, gpu
+from minicnnrnn.kernels.gpu import cuda, divided, divisor, gpu
+from minicnnrnn.kernels.product import launch_product, tiled_product, vectors_of
+from minicnnrnn.kernels.vector import WIDTH, load_vector, store_vector
 
 ZERO = np.float32(0)
 
@@ -21,8 +25,8 @@ def geometry_of(x, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G):
 
 
 @gpu
-def seen(x, group, output, element, geometry):
-    """What an output sees of a flat x through an element of a filter; zero outside the image."""
+def seen(group, output, element, geometry):
+    """Where in a flat x an output looks through an element of a filter; -1 outside the image."""
     (D, H, W, C), (SD, SH, SW, LD, LH, LW, PD, PH, PW), divisors = geometry
     by_OD, by_OH, by_OW, by_KH, by_KW, by_CG = divisors
     tap, c = divided(element, by_CG)
@@ -33,9 +37,9 @@ def seen(x, group, output, element, geometry):
     n, d = divided(n, by_OD)
     first, step = (d * SD - PD, h * SH - PH, w * SW - PW), (i * LD, j * LH, k * LW)
     if outside(first, step, (D, H, W)):
-        return ZERO
+        return -1
     start, way = flat(n, first, (D, H, W)) * C, flat(0, step, (D, H, W)) * C
-    return x[start + (way + group * by_CG[0] + c)]
+    return start + (way + group * by_CG[0] + c)
 
 
 # What an output alone decides and what a tap alone decides is computed apart, so that a thread can
@@ -100,3 +104,131 @@ def taps_met(axes, by_FG, group, element):
     (i0, i1, d0, d1), (j0, j1, h0, h1), (k0, k1, w0, w1) = axes[0][4], axes[1][4], axes[2][4]
     tap, step = (i0 + i * i1, j0 + j * j1, k0 + k * k1), (d0 + i * d1, h0 + j * h1, w0 + k * w1)
     return group * by_FG[0] + f, tap, step
+
+
+# --- what is read and written -----------------------------------------------------------
+
+
+@gpu
+def load_or_zeros(array, at, into, i):
+    """A vector; zeros for a place outside the image, which is negative."""
+    if at >= 0:
+        load_vector(array, at, into, i)
+    else:
+        for j in range(WIDTH):
+            into[i + j] = ZERO
+
+
+@gpu
+def load_gated(dy, y, at, into, i):
+    """A vector of a gradient before a relu of which y came, if that is given; see above."""
+    gate = cuda.local.array(WIDTH, np.float32)
+    load_or_zeros(dy, at, into, i)
+    if y.size and at >= 0:
+        load_vector(y, at, gate, 0)
+        for j in range(WIDTH):
+            if gate[j] <= ZERO:
+                into[i + j] = ZERO
+
+
+@gpu
+def finished(total, b, relu, f):
+    """A sum with its bias and its relu, where there are these."""
+    if b.size:
+        total += b[f]
+    return ZERO if relu and total < ZERO else total
+
+
+# --- the product that goes back ---------------------------------------------------------
+#
+# As on the CPU each phase of pixels is a product of its own.
+
+
+@gpu
+def _place_in_dy(operands, group, pixel, element):
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
+    f, _, step = taps_met(axes, by_FG, group, element)
+    n, first = coordinates(axes, BY_PIXELS, pixel)
+    if outside(first, step, outputs):
+        return -1
+    return flat(n, first, outputs) * outputs[3] + (flat(0, step, outputs) * outputs[3] + f)
+
+
+@gpu
+def _dy_of_pixel(operands, group, pixel, element):
+    dy, y, at = operands[1], operands[2], _place_in_dy(operands, group, pixel, element)
+    return ZERO if at < 0 or (y.size and y[at] <= ZERO) else dy[at]
+
+
+@gpu
+def _dy_vector_of_pixel(operands, group, pixel, element, into, i):
+    at = _place_in_dy(operands, group, pixel, element)
+    load_gated(operands[1], operands[2], at, into, i)
+
+
+@gpu
+def _place_in_w(operands, group, element, c):
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
+    f, tap, _ = taps_met(axes, by_FG, group, element)
+    return (flat(0, tap, kernel) * kernel[3] + c) * outputs[3] + f
+
+
+@gpu
+def _w_of_tap(operands, group, element, c):
+    return operands[3][_place_in_w(operands, group, element, c)]
+
+
+@gpu
+def _w_vector_of_tap(operands, group, c, element, into, i):
+    load_vector(operands[3], _place_in_w(operands, group, element, c), into, i)
+
+
+@gpu
+def _place_in_dx(operands, group, pixel, c):
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG = operands
+    n, (d, h, v) = coordinates(axes, BY_PIXELS, pixel)
+    place = (
+        d * strides[0] + axes[0][0],
+        h * strides[1] + axes[1][0],
+        v * strides[2] + axes[2][0],
+    )
+    return flat(n, place, image) * image[3] + c + group * kernel[3]
+
+
+@gpu
+def _store_dx(operands, group, part, pixel, c, total):
+    dx, b, relu, kernel = operands[0], operands[4], operands[5], operands[8]
+    at = _place_in_dx(operands, group, pixel, c)
+    dx[at] = finished(total, b, relu, c + group * kernel[3])
+
+
+@gpu
+def _store_dx_vector(operands, group, part, pixel, c, totals, i):
+    dx, b, relu, kernel = operands[0], operands[4], operands[5], operands[8]
+    at = _place_in_dx(operands, group, pixel, c)
+    for j in range(WIDTH):
+        totals[i + j] = finished(totals[i + j], b, relu, c + group * kernel[3] + j)
+    store_vector(dx, at, totals, i)
+
+
+_backward_input = tiled_product(
+    _dy_of_pixel, _w_of_tap, _store_dx, True, True,
+    (_dy_vector_of_pixel, _w_vector_of_tap, _store_dx_vector),
+)  # fmt: skip
+
+
+def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu):
+    """The input gradient, plus a bias and with a relu."""
+    image, kernel, strides = dx.shape[1:], w.shape[:4], (SD, SH, SW)
+    axes = map(phases_along, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW))
+    FG, arrays = dy.shape[4] // G, [array.reshape(-1) for array in (dx, dy, y, w, b)]
+    gated = vectors_of(("a", dy, FG)) and vectors_of(("a", y, FG))
+    vectors = gated + vectors_of(("b", w, FG), ("c", dx, image[3] // G))
+    for phases in itertools.product(*axes):
+        pixels = math.prod(phase[BY_PIXELS][0] for phase in phases)
+        taps = math.prod(phase[3] for phase in phases)
+        launch_product(
+            _backward_input, len(dx) * pixels, image[3] // G, taps * FG, G, 1,
+            *arrays, int(relu), image, dy.shape[1:], kernel, strides, phases, divisor(FG),
+            vectors=vectors,
+        )  # fmt: skip
