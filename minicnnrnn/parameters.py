@@ -55,6 +55,24 @@ class Weight(changes.Watched):
         return int(np.prod(self.shape, dtype=np.int64))
 
 
+class WeightView:
+    """A weight as an attribute of its layer: a read-only view, ``None`` where it does not exist."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Any, owner: type) -> Any:
+        if layer is None:
+            return self
+        for weight in layer.weights:
+            if weight.name == self.name:
+                layer.allocate()
+                view = np.asarray(weight.value).view()
+                view.flags.writeable = False
+                return view
+        return None
+
+
 class Parameters:
     """The flat vectors behind the weights of a model, and the table of their segments.
 

@@ -6,6 +6,23 @@ from minicnnrnn.kernels.activation import differentiate
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
 from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.on_chip import (
+    KEPT,
+    MOST,
+    VARIANTS,
+    begin_factors,
+    begin_of,
+    begin_states,
+    far_size,
+    multiply_share,
+    pack_both_ways,
+    packed_pair_size,
+    places_of,
+    sample_of,
+    settle_in,
+    summed,
+    walk,
+)
 from minicnnrnn.kernels.panel import address, grain, pack, panel_size
 from minicnnrnn.kernels.recurrent import (
     NONE,
@@ -37,23 +54,6 @@ from minicnnrnn.kernels.recurrent import (
     taken_back,
     through,
     weight_scratch,
-)
-from minicnnrnn.kernels.resident import (
-    KEPT,
-    MOST,
-    VARIANTS,
-    begin_factors,
-    begin_of,
-    begin_states,
-    far_size,
-    multiply_share,
-    pack_both_ways,
-    packed_pair_size,
-    places_of,
-    sample_of,
-    settle_in,
-    summed,
-    walk,
 )
 
 # ---------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def _vector_at(context: Any, builder: Any, kind: Any, array: Any, index: Any) ->
     from llvmlite import ir
 
     address = _address(context, builder, kind, array, index)
-    vector = ir.VectorType(ir.FloatType(), WIDTH)
+    vector = ir.VectorType(ir.FloatType(), 4)
     return builder.bitcast(address, vector.as_pointer(address.type.addrspace))
 
 
@@ -121,6 +121,54 @@ def store_vector(array, index, of, at):
         raise IndexError(index)
     for i in range(WIDTH):
         array[index + i] = of[at + i]
+
+
+def _write_load4() -> Any:
+    from llvmlite import ir
+    from numba.cuda import cgutils, types
+    from numba.cuda.extending import intrinsic
+
+    @intrinsic
+    def load(typing, array, index):
+        def write(context, builder, signature, values):
+            vector = builder.load(_vector_at(context, builder, array, *values), align=16)
+            lanes = (ir.Constant(ir.IntType(32), lane) for lane in range(4))
+            return cgutils.pack_array(builder, [builder.extract_element(vector, i) for i in lanes])
+
+        return types.UniTuple(types.float32, 4)(array, types.int64), write
+
+    return load
+
+
+@_instruction(_write_load4)
+def load4(array, index):
+    """``array[index : index + 4]`` as four numbers, in one read."""
+    return array[index], array[index + 1], array[index + 2], array[index + 3]
+
+
+def _write_store4() -> Any:
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    @intrinsic
+    def store(typing, array, index, a, b, c, d):
+        def write(context, builder, signature, values):
+            vector = ir.Constant(ir.VectorType(ir.FloatType(), 4), ir.Undefined)
+            for lane, number in enumerate(values[2:]):
+                vector = builder.insert_element(vector, number, ir.Constant(ir.IntType(32), lane))
+            builder.store(vector, _vector_at(context, builder, array, *values[:2]), align=16)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, *[types.float32] * 4), write
+
+    return store
+
+
+@_instruction(_write_store4)
+def store4(array, index, a, b, c, d):
+    """``array[index : index + 4] = a, b, c, d``, in one write."""
+    array[index], array[index + 1], array[index + 2], array[index + 3] = a, b, c, d
 
 
 def _write_unrolled() -> Any:

@@ -6,8 +6,9 @@ from typing import Any
 
 from minicnnrnn import shapes
 from minicnnrnn.kernels import codes
-from minicnnrnn.layers.base import Layer, Shape, WeightView
+from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.reshape import inverse, permute
+from minicnnrnn.parameters import WeightView
 
 CODES = {
     "celu": codes.ELU,  # the same for an alpha of 1

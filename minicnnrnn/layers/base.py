@@ -18,24 +18,6 @@ from minicnnrnn.shapes import is_integer
 Shape = tuple[int | None, ...]
 
 
-class WeightView:
-    """A weight as an attribute of its layer: a read-only view, ``None`` where it does not exist."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, layer: "Layer | None", owner: type) -> Any:
-        if layer is None:
-            return self
-        for weight in layer.weights:
-            if weight.name == self.name:
-                layer.allocate()
-                view = np.asarray(weight.value).view()
-                view.flags.writeable = False
-                return view
-        return None
-
-
 class Layer(Recorded):
     """The base of all layers.
 

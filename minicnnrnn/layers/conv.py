@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 from minicnnrnn import shapes
 from minicnnrnn.kernels.codes import LINEAR
 from minicnnrnn.layers.activation import ActivationFunction
-from minicnnrnn.layers.base import Layer, Shape, WeightView
+from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.neighbours import Neighbour, plain, relu_at
 from minicnnrnn.layers.normalization import BatchNormalization
+from minicnnrnn.parameters import WeightView
 
 Sizes = tuple[int, ...]
 Rule = tuple[Any, Any, Any]  # how to initialize, regularize and constrain a weight

@@ -3,8 +3,9 @@
 from typing import Any
 
 from minicnnrnn import shapes
-from minicnnrnn.layers.base import Shape, WeightView
+from minicnnrnn.layers.base import Shape
 from minicnnrnn.layers.conv import BaseConv, Sizes
+from minicnnrnn.parameters import WeightView
 
 
 def output_length(

@@ -4,7 +4,8 @@ from typing import Any
 
 from minicnnrnn import shapes
 from minicnnrnn.layers.activation import ActivationFunction
-from minicnnrnn.layers.base import Layer, Shape, WeightView
+from minicnnrnn.layers.base import Layer, Shape
+from minicnnrnn.parameters import WeightView
 
 
 class InputLayer(Layer):

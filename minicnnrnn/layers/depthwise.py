@@ -3,8 +3,9 @@
 from typing import Any
 
 from minicnnrnn import shapes
-from minicnnrnn.layers.base import Shape, WeightView
+from minicnnrnn.layers.base import Shape
 from minicnnrnn.layers.conv import BaseConv, Plan, Sizes
+from minicnnrnn.parameters import WeightView
 
 
 class BaseDepthwise(BaseConv):

@@ -7,7 +7,8 @@ import numpy as np
 from minicnnrnn import shapes
 from minicnnrnn.arrays import copy_batch
 from minicnnrnn.initializers import Constant
-from minicnnrnn.layers.base import Layer, Shape, WeightView
+from minicnnrnn.layers.base import Layer, Shape
+from minicnnrnn.parameters import WeightView
 
 
 class Embedding(Layer):

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from minicnnrnn.layers.base import Layer, Shape, WeightView
+from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.neighbours import Neighbour, plain, relu_at
 from minicnnrnn.layers.reshape import inverse, permute
+from minicnnrnn.parameters import WeightView
 from minicnnrnn.shapes import is_integer, is_real
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from minicnnrnn import data as batches
 from minicnnrnn.arrays import has_arrays
 from minicnnrnn.kernels.codes import CONSTANT, NEAREST, REFLECT, WRAP
-from minicnnrnn.layers.base import Layer, Shape, WeightView
+from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.noise import RandomLayer
+from minicnnrnn.parameters import WeightView
 from minicnnrnn.shapes import is_integer, is_real
 
 FILL_MODES = {"reflect": REFLECT, "wrap": WRAP, "constant": CONSTANT, "nearest": NEAREST}

@@ -7,7 +7,8 @@ import numpy as np
 from minicnnrnn import changes, shapes
 from minicnnrnn.kernels.codes import AS_IT_IS
 from minicnnrnn.layers.activation import CODES
-from minicnnrnn.layers.base import Layer, Shape, WeightView
+from minicnnrnn.layers.base import Layer, Shape
+from minicnnrnn.parameters import WeightView
 
 Three = tuple[Any, Any, Any]  # for the kernel, the recurrent kernel and the bias
 

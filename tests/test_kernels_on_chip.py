@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from recurrent_cases import arrays, assert_near, assert_same, train
 from strategies import upto
 
-from minicnnrnn.kernels import gpu, resident
+from minicnnrnn.kernels import gpu, on_chip
 
 LAYERS = [("simple_rnn", 0), ("lstm", 0), ("gru", 1), ("gru", 0)]
 LIMITS = [48, 64, 99, 227]  # KB of shared memory on one GPU or another
@@ -19,19 +19,19 @@ LIMITS = [48, 64, 99, 227]  # KB of shared memory on one GPU or another
 @example(1, 3000, 4, True, 48)
 def test_every_row_has_its_place_and_blocks_fit(N, U, gates, forward, limit):
     K, W = (U, gates * U) if forward else (gates * U, U)
-    planned = resident.plan(N, U, K, W, 3, 0, limit * 1024)
+    planned = on_chip.plan(N, U, K, W, 3, 0, limit * 1024)
     quads, slices, rows, stored, *_ = planned.sharing
     assert (quads - 1) * 4 < W <= quads * 4
     assert (slices - 1) * rows < K <= slices * rows
     assert rows % 4 == 0
     assert slices == 1 or quads * slices <= planned.threads
-    assert planned.threads <= resident.MOST
+    assert planned.threads <= on_chip.MOST
     assert planned.shared <= limit * 1024
-    assert stored == 0 or resident.KEPT + stored <= rows
+    assert stored == 0 or on_chip.KEPT + stored <= rows
     samples = 2 if planned.variant == 1 else 1
     assert (planned.blocks - 1) * samples < N <= planned.blocks * samples
     assert (planned.far > 0) == (planned.variant == 2) == (planned.shared == 0)
-    elsewhere = resident.plan(N, U, K, W, 3, 0, 48 * 1024)
+    elsewhere = on_chip.plan(N, U, K, W, 3, 0, 48 * 1024)
     assert elsewhere.sharing[:3] == planned.sharing[:3]  # so is the order of every sum
     assert elsewhere[:3] == planned[:3]
 
@@ -40,20 +40,20 @@ def test_every_row_has_its_place_and_blocks_fit(N, U, gates, forward, limit):
 def test_usual_layers_stay_on_the_chip():
     for gates, U in ((1, 128), (3, 128), (4, 64), (4, 128)):
         for K, W in ((U, gates * U), (gates * U, U)):
-            _, _, rows, stored, *_ = resident.plan(64, U, K, W, 3, 0, 227 * 1024).sharing
-            assert stored >= rows - resident.KEPT
+            _, _, rows, stored, *_ = on_chip.plan(64, U, K, W, 3, 0, 227 * 1024).sharing
+            assert stored >= rows - on_chip.KEPT
 
 
 @pytest.mark.parametrize("device", [CUDA])
 @pytest.mark.parametrize(("U", "G"), [(1, 1), (5, 20), (9, 27), (13, 13), (3, 36)])
 def test_packed_weights(device, U, G):
     u = np.arange(1, U * G + 1, dtype=np.float32).reshape(U, G)
-    size = resident.packed_size(U, G)
-    ws = gpu.upload(np.full(resident.packed_pair_size(U, G), np.nan, np.float32))
-    resident.pack_both_ways(ws, gpu.upload(u))
+    size = on_chip.packed_size(U, G)
+    ws = gpu.upload(np.full(on_chip.packed_pair_size(U, G), np.nan, np.float32))
+    on_chip.pack_both_ways(ws, gpu.upload(u))
     packed = np.asarray(ws)
     for part, matrix in ((packed[:size], u), (packed[size:], u.T)):
-        quads, slices, rows = resident.shared_out(*matrix.shape)
+        quads, slices, rows = on_chip.shared_out(*matrix.shape)
         whole = part.reshape(rows, slices, quads * 4).swapaxes(0, 1).reshape(-1, quads * 4)
         (K, W), rest = matrix.shape, whole.copy()
         np.testing.assert_array_equal(whole[:K, :W], matrix)
@@ -65,12 +65,12 @@ def trained(monkeypatch, layer, values, shared, limit):
     """What a layer computes where every block has `shared` bytes and this GPU gives `limit`."""
     monkeypatch.setattr(resident, "SHARED", shared)
     monkeypatch.setattr(resident, "shared_limit", lambda: limit)
-    resident.plan.cache_clear()
+    on_chip.plan.cache_clear()
     try:
         return train(layer, "cuda", values)
     finally:
         monkeypatch.undo()
-        resident.plan.cache_clear()
+        on_chip.plan.cache_clear()
 
 
 @pytest.mark.parametrize("device", [CUDA])

@@ -46,20 +46,20 @@ addresses instead of weights, and bring the sums of twice the slices together.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from minicnnrnn.kernels.gpu import (
     SHARED,
     SIMULATED,
-    GpuFunction,
     cuda,
     gpu,
     launch,
     over,
     shared_limit,
 )
+from minicnnrnn.kernels.vector import load4, store4
 
 # Rows of a slice that its thread keeps in registers, the least of a slice, threads at most.
 KEPT, LEAST, MOST = (4, 4, 8) if SIMULATED else (36, 8, 256)
@@ -67,78 +67,6 @@ ALONE = 3 if SIMULATED else 128  # samples up to which each has a block
 SAMPLES = 2  # of a block, at most
 WARP = 1 if SIMULATED else 32
 ZERO, ONE = np.float32(0), np.float32(1)
-
-
-class _Intrinsic(GpuFunction):
-    """An instruction, and a function that does the same where the GPU is simulated."""
-
-    def __init__(self, function: Any, build: Any) -> None:
-        super().__init__(function)
-        self.build = build
-
-    @functools.cached_property
-    def callee(self) -> Any:
-        """What kernels call."""
-        return self.resolved if SIMULATED else self.build()
-
-
-def _quad_of(builder: Any, array: Any, value: Any, index: Any, context: Any) -> Any:
-    """The address of four floats, as one vector."""
-    from llvmlite import ir
-    from numba.cuda.np.arrayobj import make_array
-
-    start = builder.gep(make_array(array)(context, builder, value).data, [index])
-    vector = ir.VectorType(ir.FloatType(), 4)
-    return builder.bitcast(start, vector.as_pointer(getattr(start.type, "addrspace", 0)))
-
-
-def _build_load() -> Any:
-    from llvmlite import ir
-    from numba.cuda import cgutils, types
-    from numba.cuda.extending import intrinsic
-
-    @intrinsic
-    def load(typing, array, index):
-        def generate(context, builder, signature, arguments):
-            place = _quad_of(builder, signature.args[0], *arguments, context)
-            quad = builder.load(place, align=16)
-            lanes = (ir.Constant(ir.IntType(32), lane) for lane in range(4))
-            return cgutils.pack_array(builder, [builder.extract_element(quad, i) for i in lanes])
-
-        return types.UniTuple(types.float32, 4)(array, types.int64), generate
-
-    return load
-
-
-def _build_store() -> Any:
-    from llvmlite import ir
-    from numba.cuda import types
-    from numba.cuda.extending import intrinsic
-
-    @intrinsic
-    def store(typing, array, index, a, b, c, d):
-        def generate(context, builder, signature, arguments):
-            place = _quad_of(builder, signature.args[0], *arguments[:2], context)
-            quad = ir.Constant(ir.VectorType(ir.FloatType(), 4), ir.Undefined)
-            for lane, number in enumerate(arguments[2:]):
-                quad = builder.insert_element(quad, number, ir.Constant(ir.IntType(32), lane))
-            builder.store(quad, place, align=16)
-            return context.get_dummy_value()
-
-        return types.void(array, types.int64, *[types.float32] * 4), generate
-
-    return store
-
-
-def _load4(array, index):
-    return array[index], array[index + 1], array[index + 2], array[index + 3]
-
-
-def _store4(array, index, a, b, c, d):
-    array[index], array[index + 1], array[index + 2], array[index + 3] = a, b, c, d
-
-
-load4, store4 = _Intrinsic(_load4, _build_load), _Intrinsic(_store4, _build_store)
 
 # ---------------------------------------------------------------------------------------
 # Sharing out
