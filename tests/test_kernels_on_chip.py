@@ -63,8 +63,8 @@ def test_packed_weights(device, U, G):
 
 def trained(monkeypatch, layer, values, shared, limit):
     """What a layer computes where every block has `shared` bytes and this GPU gives `limit`."""
-    monkeypatch.setattr(resident, "SHARED", shared)
-    monkeypatch.setattr(resident, "shared_limit", lambda: limit)
+    monkeypatch.setattr(on_chip, "SHARED", shared)
+    monkeypatch.setattr(on_chip, "shared_limit", lambda: limit)
     on_chip.plan.cache_clear()
     try:
         return train(layer, "cuda", values)
