@@ -19,6 +19,7 @@ from typing import Any
 from minicnnrnn.device import Device, Launchers
 
 MEMORY = 2**31  # bytes that the other process may allocate: it stops before a machine is full
+SECONDS = 120  # after which it ends, whatever it waits for
 _begun = False
 
 
@@ -56,7 +57,7 @@ def compile_beside(device: Device, step: Callable[[], None]) -> None:
     if not _worthwhile():
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy's threads, which sleep
+        warnings.simplefilter("ignore")  # of threads of NumPy's or JAX', which the fork never asks
         try:
             process = os.fork()
         except OSError:
@@ -92,6 +93,8 @@ def _be_quiet_and_small() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(SECONDS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MEMORY
     with contextlib.suppress(ValueError, OSError):

@@ -618,4 +618,4 @@ def depthwise_backward_weight_cuda(dw, db, x, dy, SH, SW, LH, LW, PH, PW, ws):
         size, (*x.shape[1:], KH, OH, OW, pixels), (SH, SW, LH, LW, PH, PW),
         tuple(map(divisor, (KW, F, M, OH, OW))),
     )  # fmt: skip
-    over(dense.add_parts, size, dw.reshape(-1), db, ws, parts)
+    dense.add_parts(dw, db, ws, parts)
