@@ -169,7 +169,7 @@ class Sequential(Training):
         """How many parts a batch of this shape is predicted in.
 
         The arrays between convolutions are large and read once: on a CPU, parts of the batch
-        whose arrays stay in the cache are faster. The bits are the same.
+        whose arrays stay in the cache are faster.
         """
         found = self._parts.get(shape)
         if found is None:
