@@ -115,3 +115,27 @@ def test_staged_memory_arrives():
     with pytest.raises(KeyError), device.writing(array) as memory:
         raise KeyError
     assert host(array).tolist() == [[4] * 3, [3] * 3]
+
+
+def test_elements_are_named_by_integers_of_every_kind():
+    array = gpu.upload(np.zeros((2, 3), np.float32))
+    array[np.int64(1), -1] = 5
+    array[0, np.int32(1)] = np.float32(7)
+    assert array[1, 2] == array[np.int64(-1), 2] == 5
+    assert np.asarray(array).tolist() == [[0, 7, 0], [0, 0, 5]]
+    with pytest.raises(IndexError, match="Expected an index"):
+        array[2, 0] = 1
+
+
+def test_grids_are_of_pythons_integers():
+    class Refuses:
+        def __getitem__(self, configuration):
+            sizes = [
+                n for part in configuration[:2] for n in (part if type(part) is tuple else [part])
+            ]
+            assert all(type(n) is int for n in sizes)
+            return lambda *arguments: None
+
+    kernel = gpu.GpuFunction(lambda: None)
+    kernel.dispatcher = Refuses()
+    gpu.launch(kernel, np.int64(3), (np.int64(1), 2))

@@ -211,6 +211,9 @@ def launch(kernel: GpuFunction, grid: Any, block: Any, *arguments: Any, shared: 
     TypeError
         For an array that is not on the GPU, or not contiguous.
     """
+    grid, block = (  # NumPy's integers, which numba-cuda takes, its launcher does not
+        tuple(map(int, n)) if isinstance(n, tuple) else int(n) for n in (grid, block)
+    )
     if 0 in (grid if isinstance(grid, tuple) else (grid,)):
         return
     if SIMULATED:
@@ -419,23 +422,28 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         if key is Ellipsis:
             return self
         keys = key if isinstance(key, tuple) else (key,)
-        if len(keys) == self.ndim and all(isinstance(k, int | np.integer) for k in keys):
-            return self._element(keys)
+        if self._is_element(keys):
+            return np.asarray(self[self._around(keys)]).flat[0]
         return DeviceArray(self.handle[key], self.base or self)
 
-    def _element(self, keys: tuple[int, ...]) -> Any:
+    def _is_element(self, keys: tuple[Any, ...]) -> bool:
+        return len(keys) == self.ndim and all(isinstance(k, int | np.integer) for k in keys)
+
+    def _around(self, keys: tuple[int, ...]) -> tuple[slice, ...]:
+        """Slices with one element."""
         if any(not -n <= k < n for k, n in zip(keys, self.shape, strict=True)):
             raise IndexError(f"Expected an index in {self.shape}. Received: {keys}")
-        where = tuple(slice(k % n, k % n + 1) for k, n in zip(keys, self.shape, strict=True))
-        return np.asarray(self[where]).flat[0]
+        first = (int(k) % n for k, n in zip(keys, self.shape, strict=True))
+        return tuple(slice(k, k + 1) for k in first)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy a number, some numbers, a NumPy array or another array of this GPU here."""
         if key is Ellipsis or (isinstance(key, slice) and key == slice(None)):
             self._assign(value)
             return
-        if isinstance(key, int) and self.ndim == 1:
-            key = slice(key % len(self), key % len(self) + 1)  # a view, instead of the element
+        keys = key if isinstance(key, tuple) else (key,)
+        if self._is_element(keys):
+            key = self._around(keys)  # a view, instead of the element
         DeviceArray(self.handle[key])._assign(value)
 
     def _assign(self, value: Any) -> None:
