@@ -26,7 +26,7 @@ MODELS = {
     "lstm": ((28, 28), lambda: [layers.LSTM(128)], 24),
     "gru": ((28, 28), lambda: [layers.GRU(128)], 23),
     "simple_rnn": ((28, 28), lambda: [layers.SimpleRNN(128)], 23),
-    "resnet20": ((32, 32, 3), lambda: None, 256),
+    "resnet20": ((32, 32, 3), lambda: None, 245),
 }
 
 

@@ -125,7 +125,8 @@ def clip_gradient_cpu(g, sums, segments, threshold, kind):
 # ---------------------------------------------------------------------------------------
 #
 # A block for every piece of every segment adds its squares; one block makes factors of the sums;
-# then comes a thread for every element.
+# then comes a thread for every element. Where the norm is that of all together, there are as many
+# pieces, but equal ones, so that a large segment gets many blocks.
 
 
 @gpu
@@ -138,6 +139,20 @@ def _square_piece(sums, g, segments):
     square = block_sum_wide(square)
     if cuda.threadIdx.x == 0:
         sums[piece, s] = square
+
+
+@gpu
+def _square_share(sums, g, segments):
+    share, shares, square = cuda.blockIdx.x, cuda.gridDim.x, np.float64(0)
+    first, end = g.size * share // shares + cuda.threadIdx.x, g.size * (share + 1) // shares
+    s = first_segment(segments, first)
+    for i in range(first, end, THREADS):
+        s = next_segment(segments, s, i)
+        if holds(segments, s, i):
+            square += np.float64(g[i]) * np.float64(g[i])
+    square = block_sum_wide(square)
+    if cuda.threadIdx.x == 0:
+        sums[share % PARTS, share // PARTS] = square
 
 
 @gpu
@@ -167,6 +182,9 @@ def _clip_elements(g, sums, segments, threshold, kind):
 
 def clip_gradient_cuda(g, sums, segments, threshold, kind):
     if kind != VALUE and len(segments):
-        launch(_square_piece, (PARTS, len(segments)), THREADS, sums, g, segments)
+        if kind == NORM:
+            launch(_square_piece, (PARTS, len(segments)), THREADS, sums, g, segments)
+        else:
+            launch(_square_share, PARTS * len(segments), THREADS, sums, g, segments)
         launch(_scales, 1, THREADS, sums, len(segments), threshold, kind)
     over(_clip_elements, g.size, g, sums, segments, threshold, kind)

@@ -151,23 +151,23 @@ def penalty_total_cpu(totals, penalty, samples):
 # CUDA
 # ---------------------------------------------------------------------------------------
 #
-# A block for every piece of every segment, one to add what they found; for the gradient a thread
-# for every element.
+# As many pieces as on the CPU, but of all of the vector, and equal ones: a large segment gets many
+# blocks. One more adds what they found; for the gradient there is a thread for every element.
 
 
 @gpu
 def _sum_piece(sums, w, segments, rates):
-    piece, s = cuda.blockIdx.x, cuda.blockIdx.y
-    first, size = segments[s, 0], segments[s, 1] - segments[s, 0]
-    begin, end = first + size * piece // PARTS, first + size * (piece + 1) // PARTS
-    absolute, square = np.float64(0), np.float64(0)
-    for i in range(begin + cuda.threadIdx.x, end, THREADS):
-        v = np.float64(w[i])
-        absolute += abs(v)
-        square += v * v
-    penalty = block_sum_wide(rates[s, L1] * absolute + rates[s, L2] * square)
+    piece, pieces, penalty = cuda.blockIdx.x, cuda.gridDim.x, np.float64(0)
+    first, end = w.size * piece // pieces + cuda.threadIdx.x, w.size * (piece + 1) // pieces
+    s = first_segment(segments, first)
+    for i in range(first, end, THREADS):
+        s = next_segment(segments, s, i)
+        if holds(segments, s, i):
+            v = np.float64(w[i])
+            penalty += rates[s, L1] * abs(v) + rates[s, L2] * (v * v)
+    penalty = block_sum_wide(penalty)
     if cuda.threadIdx.x == 0:
-        sums[piece, s] = penalty
+        sums[piece % PARTS, piece // PARTS] = penalty
 
 
 @gpu
@@ -183,7 +183,7 @@ def _add_pieces(total, sums, parts):
 
 def penalty_forward_cuda(total, sums, w, segments, rates, parts):
     if sums.size:
-        launch(_sum_piece, (PARTS, len(segments)), THREADS, sums, w, segments, rates)
+        launch(_sum_piece, PARTS * len(segments), THREADS, sums, w, segments, rates)
         launch(_add_pieces, 1, THREADS, total, sums, parts)
 
 

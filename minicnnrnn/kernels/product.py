@@ -369,7 +369,7 @@ def _tensor_sums(tile: Tile, a: _Side, b: _Side, store: Any) -> _Sums:
     return _Sums(add, finish)
 
 
-def _kernel(tile: Tile, a: _Side, b: _Side, sums: _Sums) -> GpuFunction:
+def _kernel(tile: Tile, a: _Side, b: _Side, sums: _Sums, enter: GpuFunction) -> GpuFunction:
     (rows, columns), depth = tile.extent, tile.depth
     a_size, b_size, a_staged, b_staged = a.size, b.size, a.staged, b.staged
     a_both, b_both = 2 * a_size, 2 * b_size
@@ -386,6 +386,7 @@ def _kernel(tile: Tile, a: _Side, b: _Side, sums: _Sums) -> GpuFunction:
         t = cuda.threadIdx.x
         m0, n0 = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns
         group, part = cuda.blockIdx.z // parts, cuda.blockIdx.z % parts
+        operands, group, K = enter(operands, group, K)
         slices = (K + depth - 1) // depth
         first = slices * part // parts * depth
         last = min(slices * (part + 1) // parts * depth, K)
@@ -429,8 +430,9 @@ class Product:
         vectors; and the precision, such as "64x64 -ac tf32".
     """
 
-    def __init__(self, loads: Any, store: Any, along_k: Any, vectors: Any) -> None:
+    def __init__(self, loads: Any, store: Any, along_k: Any, vectors: Any, enter: Any) -> None:
         self._loads, self._store, self._along_k, self._vectors = loads, store, along_k, vectors
+        self._enter = enter
         self.kernels: dict[str, GpuFunction] = {}
 
     def __getitem__(self, key: str) -> GpuFunction:
@@ -444,7 +446,8 @@ class Product:
             letter for letter, function in zip("abc", self._vectors, strict=True) if function
         )
         keys = [f"{tile} -{letters} float32" for tile in TILES]
-        keys += [f"{tile} - float32" for tile in ("128x128", "64x64", "32x32")]
+        of_elements = ("128x128", "64x64", "32x32") if self._enter is _alike else ("64x64",)
+        keys += [f"{tile} - float32" for tile in of_elements]
         if {"a", "b"} <= set(letters):
             keys += [f"{tile} -{letters} tf32" for tile in ("128x128", "64x64", "32x32")]
         return sorted(set(keys))
@@ -463,7 +466,12 @@ class Product:
             sums = _tensor_sums(tile, a, b, self._store)
         else:
             sums = _plain_sums(tile, a, b, self._store, wide[2])
-        return _kernel(tile, a, b, sums)
+        return _kernel(tile, a, b, sums, self._enter)
+
+
+@gpu
+def _alike(operands, group, K):
+    return operands, group, K
 
 
 def tiled_product(
@@ -473,6 +481,7 @@ def tiled_product(
     a_along_k: bool,
     b_along_k: bool,
     vectors: tuple[Any, Any, Any] = (None, None, None),
+    enter: Any = _alike,
 ) -> Product:
     """Kernels for C = A B, launched by ``launch_product``.
 
@@ -489,13 +498,15 @@ def tiled_product(
         functions get an array and where in it to put them, behind the others' arguments, the
         one for B (operands, group, n, k, ...); that to store gets the array and where the sums
         begin instead of the sum. Taken where ``launch_product`` is told.
+    enter : (operands, group, K) -> operands, group, K
+        What a block is to work with, where groups differ in more than their number.
     """
 
     @gpu
     def load_turned(operands, group, n, k):
         return load_b(operands, group, k, n)
 
-    return Product((load_a, load_turned), store, (a_along_k, b_along_k), vectors)
+    return Product((load_a, load_turned), store, (a_along_k, b_along_k), vectors, enter)
 
 
 # --- precision -------------------------------------------------------------------------
@@ -555,6 +566,7 @@ def launch_product(
     ----------
     product : Product
     M, N, K, groups : int
+        Where groups differ in K: about their mean.
     parts : int
         What ``parts_of_sum`` said, or 1.
     *operands

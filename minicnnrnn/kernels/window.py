@@ -5,12 +5,11 @@ and reads the image where they meet.
 """
 
 import functools
-import itertools
 import math
 
 import numpy as np
 
-from minicnnrnn.kernels.gpu import cuda, divided, divisor, gpu
+from minicnnrnn.kernels.gpu import SIMULATED, cuda, divided, divisor, gpu
 from minicnnrnn.kernels.product import launch_product, tiled_product, vectors_of
 from minicnnrnn.kernels.vector import WIDTH, load_vector, store_vector
 
@@ -87,6 +86,50 @@ def phases_along(pixels, K, S, L, P):
     return phases
 
 
+@functools.cache
+def axis_of(pixels, K, S, L, P):
+    """What ``phase_along`` wants to know of an axis.
+
+    Divisors by the number of phases, by the pixels of one, by the stride, and by the most taps
+    that a phase meets and one less; the padding, as whole strides and the rest; and of the taps
+    that a phase meets: how many there may be at most, how far they and their outputs lie apart,
+    how many there are in all, and the strides of one, made whole, and what that added.
+    """
+    between, whole = S // math.gcd(S, L), -(-L // S)
+    most = -(-K // between)
+    counts = min(S, pixels), -(-pixels // S), S, most, max(1, most - 1)
+    taps = most, between, -(L * between // S), K, whole, whole * S - L
+    return (*map(divisor, counts), divmod(P, S), taps)
+
+
+@gpu
+def _narrow(number):
+    # What a block computes for itself lies in registers, which are as short as this.
+    return number if SIMULATED else np.int32(number)
+
+
+@gpu
+def phase_along(axis, phase):
+    """One of the phases of an axis, as ``phases_along`` says, of all with as many pixels.
+
+    The first tap is looked for, in remainders above zero only, as ``divided`` wants them.
+    """
+    _, by_pixels, by_S, by_most, by_fewer, (strides, rest), sizes = axis
+    most, between, apart, K, whole, added = sizes
+    tap = 0
+    output, remainder = divided(phase + rest, by_S)
+    while remainder and tap < between - 1:
+        tap += 1
+        output, remainder = divided(phase + rest + tap * added, by_S)
+    met = remainder == 0
+    enough = met and tap + (most - 1) * between < K
+    taps = most if enough else (most - 1 if met else 0)
+    count, factor, shift = by_most if enough else by_fewer
+    by_taps = _narrow(count), factor if SIMULATED else np.uint32(factor), _narrow(shift)
+    steps = _narrow(tap), between, _narrow(output + strides - tap * whole), apart
+    return _narrow(phase), by_pixels, by_taps, taps, steps
+
+
 @gpu
 def coordinates(axes, kind, index):
     """An index of pixels or taps taken apart, the last of three axes running fastest."""
@@ -100,7 +143,8 @@ def coordinates(axes, kind, index):
 def taps_met(axes, by_FG, group, element):
     """An element of a sum over taps and filters: filter, taps, and output less pixel // S."""
     j, f = divided(element, by_FG)
-    _, (i, j, k) = coordinates(axes, BY_TAPS, j)
+    j, k = divided(j, axes[2][BY_TAPS])
+    i, j = divided(j, axes[1][BY_TAPS])
     (i0, i1, d0, d1), (j0, j1, h0, h1), (k0, k1, w0, w1) = axes[0][4], axes[1][4], axes[2][4]
     tap, step = (i0 + i * i1, j0 + j * j1, k0 + k * k1), (d0 + i * d1, h0 + j * h1, w0 + k * w1)
     return group * by_FG[0] + f, tap, step
@@ -141,7 +185,21 @@ def finished(total, b, relu, f):
 
 # --- the product that goes back ---------------------------------------------------------
 #
-# As on the CPU each phase of pixels is a product of its own.
+# As on the CPU each phase of pixels is a product of its own. Blocks for all of them start
+# together: they are groups, too. Phases that have fewer pixels than the first get blocks for as
+# many, and what lies outside the image is not written.
+
+
+@gpu
+def _enter_phase(operands, number, K):
+    dx, dy, y, w, b, relu, image, outputs, kernel, strides, axes, by_FG, by_G = operands
+    number, group = divided(number, by_G)
+    number, v = divided(number, axes[2][0])
+    d, h = divided(number, axes[1][0])
+    phases = phase_along(axes[0], d), phase_along(axes[1], h), phase_along(axes[2], v)
+    K = phases[0][3] * phases[1][3] * phases[2][3] * by_FG[0]
+    own = (dx, dy, y, w, b, relu, image, outputs, kernel, strides, phases, by_FG)
+    return own, _narrow(group), K
 
 
 @gpu
@@ -192,6 +250,8 @@ def _place_in_dx(operands, group, pixel, c):
         h * strides[1] + axes[1][0],
         v * strides[2] + axes[2][0],
     )
+    if place[0] >= image[0] or place[1] >= image[1] or place[2] >= image[2]:
+        return -1
     return flat(n, place, image) * image[3] + c + group * kernel[3]
 
 
@@ -199,7 +259,8 @@ def _place_in_dx(operands, group, pixel, c):
 def _store_dx(operands, group, part, pixel, c, total):
     dx, b, relu, kernel = operands[0], operands[4], operands[5], operands[8]
     at = _place_in_dx(operands, group, pixel, c)
-    dx[at] = finished(total, b, relu, c + group * kernel[3])
+    if at >= 0:
+        dx[at] = finished(total, b, relu, c + group * kernel[3])
 
 
 @gpu
@@ -208,27 +269,28 @@ def _store_dx_vector(operands, group, part, pixel, c, totals, i):
     at = _place_in_dx(operands, group, pixel, c)
     for j in range(WIDTH):
         totals[i + j] = finished(totals[i + j], b, relu, c + group * kernel[3] + j)
-    store_vector(dx, at, totals, i)
+    if at >= 0:
+        store_vector(dx, at, totals, i)
 
 
 _backward_input = tiled_product(
     _dy_of_pixel, _w_of_tap, _store_dx, True, True,
-    (_dy_vector_of_pixel, _w_vector_of_tap, _store_dx_vector),
+    (_dy_vector_of_pixel, _w_vector_of_tap, _store_dx_vector), _enter_phase,
 )  # fmt: skip
 
 
 def gather_product(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu):
     """The input gradient, plus a bias and with a relu."""
     image, kernel, strides = dx.shape[1:], w.shape[:4], (SD, SH, SW)
-    axes = map(phases_along, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW))
+    axes = tuple(map(axis_of, image[:3], kernel[:3], strides, (LD, LH, LW), (PD, PH, PW)))
     FG, arrays = dy.shape[4] // G, [array.reshape(-1) for array in (dx, dy, y, w, b)]
     gated = vectors_of(("a", dy, FG)) and vectors_of(("a", y, FG))
     vectors = gated + vectors_of(("b", w, FG), ("c", dx, image[3] // G))
-    for phases in itertools.product(*axes):
-        pixels = math.prod(phase[BY_PIXELS][0] for phase in phases)
-        taps = math.prod(phase[3] for phase in phases)
-        launch_product(
-            _backward_input, len(dx) * pixels, image[3] // G, taps * FG, G, 1,
-            *arrays, int(relu), image, dy.shape[1:], kernel, strides, phases, divisor(FG),
-            vectors=vectors,
-        )  # fmt: skip
+    # To find single elements takes registers that the largest tiles do not leave.
+    tile = None if {"a", "b"} <= set(vectors) else "64x64"
+    phases, pixels = (math.prod(axis[i][0] for axis in axes) for i in (0, BY_PIXELS))
+    launch_product(
+        _backward_input, len(dx) * pixels, image[3] // G, math.prod(kernel[:3]) * FG // phases,
+        phases * G, 1, *arrays, int(relu), image, dy.shape[1:], kernel, strides, axes,
+        divisor(FG), divisor(G), vectors=vectors, tile=tile,
+    )  # fmt: skip
