@@ -5,9 +5,11 @@ import pytest
 from checks import DEVICES, FAST, assume_affordable, kernel, nans
 from hypothesis import example, given
 from hypothesis import strategies as st
+from recurrent_cases import GATES, arrays, assert_near, assert_same, train
 from strategies import upto
 
 from minicnnrnn.kernels.codes import AS_IT_IS, FROM_SAMPLES, FROM_STEPS
+from minicnnrnn.kernels.product import precision
 
 SIZES = upto(9)
 
@@ -63,3 +65,20 @@ def test_in_place(device):
 def test_nan_is_not_dropped(device):
     x, keep = np.full((1, 1, 2), np.nan, np.float32), np.zeros((1, 2), np.float32)
     assert np.isnan(copied(device, x, keep, AS_IT_IS, 0)).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.gpu
+@pytest.mark.parametrize("layer", GATES)
+@pytest.mark.parametrize(("C", "U"), [(8, 12), (5, 8), (8, 7)])
+def test_products_in_tf32_where_sizes_allow(layer, C, U):
+    case = {"N": 3, "T": 4, "C": C, "U": U, "dropped": True, "backwards": 1}
+    given = arrays(layer, case)
+    exact = train(layer, "cuda", given)
+    with precision("tf32"):
+        reduced = train(layer, "cuda", given)
+    assert_near(exact, train(layer, "numpy", given))
+    assert_near(reduced, exact, tolerance=5e-3)
+    assert np.any(reduced["du"] != exact["du"]) == (U % 4 == 0)
+    if C % 4 and U % 4 == 0:  # the products with the inputs stay in float32
+        assert_same(reduced, exact, ["y", "dw"])

@@ -220,12 +220,12 @@ def store_part(operands, group, part, m, n, total):
 
 
 @gpu
-def _store_part_vector(operands, group, part, m, n, totals, at):
+def store_part_vector(operands, group, part, m, n, totals, at):
     ws, columns, rows = operands[0], operands[3], operands[4]
     store_vector(ws, (part * rows + m) * columns + n, totals, at)
 
 
-_whole, _part = (_store, _store_vector), (store_part, _store_part_vector)
+_whole, _part = (_store, _store_vector), (store_part, store_part_vector)
 
 
 def _product(first, second, store, along_k):
@@ -248,7 +248,7 @@ ADDERS = THREADS // ADDED
 
 
 @gpu
-def _sum_of_parts(ws, size, parts):
+def sum_of_parts(ws, size, parts):
     """The sum of one element's parts, which the first row of threads gets, and its index."""
     sums = cuda.shared.array(THREADS, np.float32)
     t = cuda.threadIdx.x
@@ -267,7 +267,7 @@ def _sum_of_parts(ws, size, parts):
 @gpu
 def _add_parts(dw, db, ws, parts):
     size = dw.size + db.size
-    total, i = _sum_of_parts(ws, size, parts)
+    total, i = sum_of_parts(ws, size, parts)
     if i < dw.size:
         dw[i] = total
     elif i < size:
@@ -276,7 +276,7 @@ def _add_parts(dw, db, ws, parts):
 
 @gpu
 def _finish_parts(y, b, relu, F, ws, parts):
-    total, i = _sum_of_parts(ws, y.size, parts)
+    total, i = sum_of_parts(ws, y.size, parts)
     if i < y.size:
         y[i] = _finished(total, b, relu, i % F)
 

@@ -30,14 +30,14 @@ from minicnnrnn.kernels.activation import (
     derivative_of,
 )
 from minicnnrnn.kernels.codes import FROM_OUTPUT, FROM_SAMPLES, FROM_STEPS, LEAKY_RELU
-from minicnnrnn.kernels.dense import store_part
+from minicnnrnn.kernels.dense import ADDED, store_part, store_part_vector, sum_of_parts
 from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     DEPTH_BLOCK,
     OVERWRITE,
     gemm_block,
 )
-from minicnnrnn.kernels.gpu import cuda, gpu, over
+from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
     PANEL,
@@ -50,7 +50,8 @@ from minicnnrnn.kernels.panel import (
     panel_width,
     panels,
 )
-from minicnnrnn.kernels.product import launch_product, parts_of_sum, tiled_product
+from minicnnrnn.kernels.product import launch_product, parts_of_sum, tiled_product, vectors_of
+from minicnnrnn.kernels.vector import WIDTH, load_vector, store_vector
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -410,82 +411,179 @@ def arriving(dy, T, s, n, j):
     return dy[n, s - (T - outputs), j] if s >= T - outputs else ZERO
 
 
+# Operands of the products are flat, as vectors are read; lengths of their lines come along.
+
+
 @gpu
 def _row(operands, group, m, k):
-    return operands[1][m, k]
+    return operands[1][m * operands[4] + k]
+
+
+@gpu
+def _row_vector(operands, group, m, k, into, at):
+    load_vector(operands[1], m * operands[4] + k, into, at)
 
 
 @gpu
 def _w(operands, group, c, g):
-    return operands[2][c, g]
+    return operands[2][c * operands[5] + g]
+
+
+@gpu
+def _w_vector(operands, group, g, c, into, at):
+    load_vector(operands[2], c * operands[5] + g, into, at)
+
+
+@gpu
+def _place_before(operands, m, g):
+    backwards, N, T, line = operands[3], operands[6], operands[7], operands[8]
+    n, time = m // T, m % T
+    return ((T - 1 - time if backwards else time) * N + n) * line + g
 
 
 @gpu
 def _store_before(operands, group, part, m, g, total):
-    before, x, w, b, backwards = operands
-    T = before.shape[0]
-    n, time = m // T, m % T
-    before[T - 1 - time if backwards else time, n, g] = total + b[g] if b.size else total
+    b = operands[9]
+    operands[0][_place_before(operands, m, g)] = total + b[g] if b.size else total
+
+
+@gpu
+def _store_before_vector(operands, group, part, m, g, totals, at):
+    b = operands[9]
+    if b.size:
+        for i in range(WIDTH):
+            totals[at + i] += b[g + i]
+    store_vector(operands[0], _place_before(operands, m, g), totals, at)
 
 
 @gpu
 def _turned_w(operands, group, g, c):
-    return operands[2][c, g]
+    return operands[2][c * operands[5] + g]
+
+
+@gpu
+def _turned_w_vector(operands, group, c, g, into, at):
+    load_vector(operands[2], c * operands[5] + g, into, at)
+
+
+@gpu
+def _place_dx(operands, m, c):
+    backwards, N, T, C = operands[3], operands[6], operands[7], operands[8]
+    s, n = m // N, m % N
+    return (n * T + (T - 1 - s if backwards else s)) * C + c
 
 
 @gpu
 def _store_dx(operands, group, part, m, c, total):
-    dx, dgates, w, backwards = operands
-    N, T = dx.shape[0], dx.shape[1]
-    s, n = m // N, m % N
-    dx[n, T - 1 - s if backwards else s, c] = total
+    operands[0][_place_dx(operands, m, c)] = total
+
+
+@gpu
+def _store_dx_vector(operands, group, part, m, c, totals, at):
+    store_vector(operands[0], _place_dx(operands, m, c), totals, at)
+
+
+@gpu
+def _place_x(operands, m, c):
+    backwards, N, T, C = operands[5], operands[6], operands[7], operands[8]
+    s = m // N
+    return (m % N * T + (T - 1 - s if backwards else s)) * C + c
 
 
 @gpu
 def _turned_x(operands, group, c, m):
-    x, backwards = operands[1], operands[5]
-    N, T, C = x.shape
-    s = m // N
-    return x[m % N, T - 1 - s if backwards else s, c] if c < C else ONE
+    return operands[1][_place_x(operands, m, c)] if c < operands[8] else ONE
+
+
+@gpu
+def _turned_x_vector(operands, group, c, m, into, at):
+    if c < operands[8]:
+        load_vector(operands[1], _place_x(operands, m, c), into, at)
+    else:
+        for i in range(WIDTH):
+            into[at + i] = ONE
 
 
 @gpu
 def _of_inputs(operands, group, m, g):
-    return operands[2][m, g]
+    return operands[2][m * operands[9] + g]
+
+
+@gpu
+def _of_inputs_vector(operands, group, g, m, into, at):
+    load_vector(operands[2], m * operands[9] + g, into, at)
 
 
 @gpu
 def _turned_states(operands, group, j, m):
-    states, column, keep, U = operands[1], operands[5], operands[6], operands[7]
-    if j == U:
+    column, keep, U, line, N = operands[5:10]
+    if j >= U:
         return ONE
-    value = states[m, column + j]
-    return value * keep[m % keep.shape[0], j] if keep.size else value
+    value = operands[1][m * line + column + j]
+    return value * keep[m % N * U + j] if keep.size else value
+
+
+@gpu
+def _turned_states_vector(operands, group, j, m, into, at):
+    column, keep, U, line, N = operands[5:10]
+    if j >= U:
+        for i in range(WIDTH):
+            into[at + i] = ONE
+    else:
+        load_vector(operands[1], m * line + column + j, into, at)
+        if keep.size:
+            for i in range(WIDTH):
+                into[at + i] *= keep[m % N * U + j + i]
+
+
+@gpu
+def _column_of_gates(operands, m, g):
+    (column, jump, skip), line = operands[10], operands[11]
+    return m * line + column + g + (skip if g >= jump else 0)
 
 
 @gpu
 def _of_states(operands, group, m, g):
-    column, jump, skip = operands[8]
-    return operands[2][m, column + g + (skip if g >= jump else 0)]
+    return operands[2][_column_of_gates(operands, m, g)]
 
 
-_see_inputs = tiled_product(_row, _w, _store_before, True, False)
-_backward_inputs = tiled_product(_row, _turned_w, _store_dx, True, True)
-_sum_inputs = tiled_product(_turned_x, _of_inputs, store_part, False, False)
-_sum_states = tiled_product(_turned_states, _of_states, store_part, False, False)
+@gpu
+def _of_states_vector(operands, group, g, m, into, at):
+    load_vector(operands[2], _column_of_gates(operands, m, g), into, at)
+
+
+_see_inputs = tiled_product(
+    _row, _w, _store_before, True, False, (_row_vector, _w_vector, _store_before_vector)
+)
+_backward_inputs = tiled_product(
+    _row, _turned_w, _store_dx, True, True, (_row_vector, _turned_w_vector, _store_dx_vector)
+)
+_sum_inputs = tiled_product(
+    _turned_x, _of_inputs, store_part, False, False,
+    (_turned_x_vector, _of_inputs_vector, store_part_vector),
+)  # fmt: skip
+_sum_states = tiled_product(
+    _turned_states, _of_states, store_part, False, False,
+    (_turned_states_vector, _of_states_vector, store_part_vector),
+)  # fmt: skip
 
 
 @gpu
 def _add_parts(dw, first, db, ws, rows, columns, parts):
-    for i in range(cuda.grid(1), rows * columns, cuda.gridsize(1)):
-        total = ws[i]
-        for part in range(1, parts):
-            total += ws[part * rows * columns + i]
+    size = rows * columns
+    total, i = sum_of_parts(ws, size, parts)
+    if i < size:
         row, column = i // columns, i % columns
         if row < dw.shape[0]:
             dw[row, first + column] = total
         else:
             db[column] = total
+
+
+def _add(dw, first, db, ws, rows, columns, parts):
+    blocks = -(-rows * columns // ADDED)
+    if blocks:
+        launch(_add_parts, blocks, THREADS, dw, first, db, ws, rows, columns, parts)
 
 
 def inputs_in(gates, ws, start, T):
@@ -498,26 +596,35 @@ def inputs_in(gates, ws, start, T):
 
 def see_inputs(before, x, w, b, backwards):
     """``before = x w + b`` for all steps, in their order."""
-    N, T, C = x.shape
-    operands = before, x.reshape(N * T, C), w, b, int(backwards)
-    launch_product(_see_inputs, N * T, w.shape[1], C, 1, 1, *operands)
+    (N, T, C), F, line = x.shape, w.shape[1], before.shape[2]
+    flat = (array.reshape(-1) for array in (before, x, w))
+    launch_product(
+        _see_inputs, N * T, F, C, 1, 1, *flat, int(backwards), C, F, N, T, line, b,
+        vectors=vectors_of(("a", x, C), ("b", w, F), ("c", before, math.gcd(F, line))),
+    )  # fmt: skip
 
 
 def backward_inputs(dx, dgates, w, backwards):
     """``dx = dgates w^T`` for all steps; only as many columns of `dgates` count as w has."""
     if dx.size:
-        T, N, G = dgates.shape
-        operands = dx, dgates.reshape(T * N, G), w, int(backwards)
-        launch_product(_backward_inputs, T * N, w.shape[0], w.shape[1], 1, 1, *operands)
+        (T, N, G), (C, F) = dgates.shape, w.shape
+        flat = (array.reshape(-1) for array in (dx, dgates, w))
+        launch_product(
+            _backward_inputs, T * N, C, F, 1, 1, *flat, int(backwards), G, F, N, T, C,
+            vectors=vectors_of(("a", dgates, math.gcd(F, G)), ("b", w, F), ("c", dx, C)),
+        )  # fmt: skip
 
 
 def sum_inputs(dw, db, x, dgates, backwards, ws):
     """Gradients of w and of a bias; only as many columns of `dgates` count as w has."""
     (C, F), (T, N, G) = dw.shape, dgates.shape
     rows, parts = C + (db.size > 0), parts_of_sum(C + 1, F, T * N, 1)
-    operands = ws, x, dgates.reshape(T * N, G), F, rows, int(backwards)
-    launch_product(_sum_inputs, rows, F, T * N, 1, parts, *operands)
-    over(_add_parts, rows * F, dw, 0, db, ws, rows, F, parts)
+    flat = x.reshape(-1), dgates.reshape(-1)
+    launch_product(
+        _sum_inputs, rows, F, T * N, 1, parts, ws, *flat, F, rows, int(backwards), N, T, C, G,
+        vectors=vectors_of(("a", x, C), ("b", dgates, math.gcd(F, G)), ("c", ws, F)),
+    )  # fmt: skip
+    _add(dw, 0, db, ws, rows, F, parts)
 
 
 def sum_states(du, first, F, db, states, column, keep, dgates, where, ws):
@@ -526,12 +633,18 @@ def sum_states(du, first, F, db, states, column, keep, dgates, where, ws):
     The states are columns of an array whose rows are (step, sample), from `column` on. `where` is
     the column of the gates to begin with, and after how many columns to skip how many.
     """
-    U, (T, N, G) = len(du), dgates.shape
+    U, (T, N, G), line = len(du), dgates.shape, states.shape[1]
     rows, parts = U + (db.size > 0), parts_of_sum(U + 1, F, T * N, 1)
-    gates = dgates.reshape(T * N, G)
-    operands = ws, states, gates, F, rows, column, keep, U, where
-    launch_product(_sum_states, rows, F, T * N, 1, parts, *operands)
-    over(_add_parts, rows * F, du, first, db, ws, rows, F, parts)
+    flat = states.reshape(-1), dgates.reshape(-1)
+    launch_product(
+        _sum_states, rows, F, T * N, 1, parts, ws, *flat, F, rows, column, keep.reshape(-1), U,
+        line, N, where, G,
+        vectors=vectors_of(
+            ("a", states, math.gcd(U, line, column)), ("b", dgates, math.gcd(F, G, *where)),
+            ("c", ws, F),
+        ),
+    )  # fmt: skip
+    _add(du, first, db, ws, rows, F, parts)
 
 
 def space_of_sums(rows, F, steps):
