@@ -396,6 +396,7 @@ class Buffer:
     def __init__(self, device: Device, dtype: Any = np.float32) -> None:
         self.device, self.dtype = device, dtype
         self.memory: Any = None
+        self.moves = 0  # how often the memory has become another one
         self._views: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, *shape: int) -> Any:
@@ -409,6 +410,7 @@ class Buffer:
                 self._views.clear()
                 self.memory = None  # so that there are never two
                 self.memory = self.device.empty((size,), self.dtype)
+                self.moves += 1
             elif len(self._views) > 64:  # sequences of ever new lengths
                 self._views.clear()
             view = self._views[shape] = self.memory[:size].reshape(shape)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -415,7 +414,7 @@ class Evaluation(Saved, Chain):
     ) -> Iterator[Any]:
         for step, batch in enumerate(source.epoch(None, steps)):
             told.call("on_predict_batch_begin", step, {})
-            y = self._predicted(self._load_input(batch))
+            y = np.array(self.forward(self._load_input(batch), None, False)[0])
             told.call("on_predict_batch_end", step, {"outputs": y})
             yield y
 
@@ -434,24 +433,9 @@ class Evaluation(Saved, Chain):
             batch = data.source(x, batch_size=2**31 - 1).peek()
             self.output_shape_of(self._batch_shape(batch.x))
             self.allocate()
-            return self._predicted(self._load_input(batch))
-
-    def _predicted(self, x: Any) -> Any:
-        """The output for a batch, as a NumPy array."""
-        parts = self.parts(x.shape)
-        if parts == 1:
-            return np.array(self.forward(x, None, False)[0])
-        y, N = np.empty(self.output_shape_of(x.shape), np.float32), len(x)
-        cuts = [N * part // parts for part in range(parts + 1)]
-        for start, stop in pairwise(cuts):
-            y[start:stop] = self.forward(x[start:stop], None, False)[0]
-        return y
+            return np.array(self.forward(self._load_input(batch), None, False)[0])
 
     # --- what Sequential adds ------------------------------------------------------
-
-    def parts(self, shape: tuple[int, ...]) -> int:
-        """How many parts a batch of this shape is predicted in."""
-        raise TypeError("Expected a Sequential. Received: a bare Evaluation.")
 
     def model_context(self) -> Context:
         """The context of the whole model."""

@@ -1,6 +1,5 @@
 """Sequential: layers one after another, and the three verbs of training."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,14 +7,10 @@ from minicnnrnn import changes
 from minicnnrnn.device import Device, get_device
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.context import Context
-from minicnnrnn.layers.conv import BaseConv
 from minicnnrnn.layers.core import InputLayer
-from minicnnrnn.layers.recurrent_base import Recurrent
 from minicnnrnn.shapes import is_integer
 from minicnnrnn.summary import describe
 from minicnnrnn.training import Training
-
-PART = 3_000_000  # bytes of the largest array of a part
 
 
 class Sequential(Training):
@@ -77,7 +72,6 @@ class Sequential(Training):
         self._device = get_device(device, precision)
         self._seed, self.cuda_graph = seed, bool(cuda_graph)
         self._checked: dict[Shape, Shape] = {}
-        self._parts: dict[Shape, int] = {}
         super().__init__(layers, name=name, **kwargs)
         if not trainable:
             self.trainable = False
@@ -122,7 +116,6 @@ class Sequential(Training):
     def rearranged(self) -> None:
         """The parameters have to be laid out anew; values are kept, optimizer slots are not."""
         self._checked.clear()
-        self._parts.clear()
         self._resolved = None
         if self.context is not None and self.owner is None:
             self._lay_out()
@@ -164,33 +157,6 @@ class Sequential(Training):
                 self._checked.clear()
             found = self._checked[shape] = self.build_once(shape)
         return found
-
-    def parts(self, shape: Shape) -> int:
-        """How many parts a batch of this shape is predicted in.
-
-        The arrays between convolutions are large and read once: on a CPU, parts of the batch
-        whose arrays stay in the cache are faster.
-        """
-        found = self._parts.get(shape)
-        if found is None:
-            if len(self._parts) > 64:
-                self._parts.clear()
-            found = self._parts[shape] = self._count_parts(shape)
-        return found
-
-    def _count_parts(self, shape: Shape) -> int:
-        inside = list(self.walk())[1:]
-        own = all(type(layer).__module__.startswith("minicnnrnn.") for layer in inside)
-        convolve = any(isinstance(layer, BaseConv) for layer in inside)
-        recur = any(isinstance(layer, Recurrent) for layer in inside)
-        N = shape[0] or 1
-        if self.device.name != "cpu" or not (own and convolve) or recur or self.fixes_batch():
-            return 1
-        sizes = [math.prod(n or 1 for n in shape)]
-        for layer in self._layers:
-            shape = layer.compute_output_shape(shape)
-            sizes.append(math.prod(n or 1 for n in shape))
-        return max(1, min(N, round(4 * max(sizes) / PART)))
 
     def _require_layers(self) -> None:
         if not self._layers:

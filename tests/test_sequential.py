@@ -328,38 +328,3 @@ def test_tensor_cores_round_their_factors():
         outputs[precision] = model.predict(x, verbose=0)
     np.testing.assert_array_equal(outputs["float32"], np.full((4, 4), 4 * (1 + 2**-13)))
     np.testing.assert_array_equal(outputs["tf32"], np.full((4, 4), 4))
-
-
-@pytest.mark.parametrize("filters", [3, 32])
-def test_a_batch_in_parts(filters, monkeypatch):
-    stack = [
-        layers.Conv2D(filters, 3, padding="same", activation="relu"),
-        layers.Residual([layers.Conv2D(filters, 3, padding="same"), layers.BatchNormalization()]),
-        layers.Flatten(),
-        layers.Dense(4, activation="softmax"),
-    ]
-    model = Sequential([layers.Input((9, 8, 3)), *stack], seed=0)
-    x = np.random.default_rng(0).standard_normal((7, 9, 8, 3)).astype(np.float32)
-    whole = model.predict_on_batch(x)
-    assert model.parts(x.shape) == 1
-    monkeypatch.setattr("minicnnrnn.sequential.PART", 4 * 2 * 9 * 8 * filters)
-    model._parts.clear()
-    assert model.parts(x.shape) == 4
-    tolerance = 0 if filters == 3 else 1e-6  # one sample alone has another algorithm
-    np.testing.assert_allclose(model.predict_on_batch(x), whole, tolerance)
-    np.testing.assert_allclose(model.predict(x, batch_size=7), whole, tolerance)
-
-
-def test_only_convolutions_of_ours_are_predicted_in_parts():
-    class Own(layers.Layer):
-        def forward(self, x, mask, training):
-            return x, mask
-
-    for stack, expected in (
-        ([layers.Conv2D(64, 3)], 10),
-        ([layers.Conv2D(64, 3), Own()], 1),
-        ([layers.Dense(64)], 1),
-        ([layers.ConvLSTM1D(64, 3)], 1),
-    ):
-        model = Sequential([layers.Input((64, 64, 3)), *stack])
-        assert model.parts((32, 64, 64, 3)) == expected

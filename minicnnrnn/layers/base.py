@@ -321,7 +321,7 @@ class Layer(Recorded):
         if training:
             return self.context.workspace(max(size, 1)), True
         ws = self.buffer("workspace", max(size, 1))
-        state = (self.context.parameters.version, id(self._buffers["workspace"].memory))
+        state = (self.context.parameters.version, self._buffers["workspace"].moves)
         stale = state != self._prepared
         self._prepared = state
         return ws, stale
