@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, inner, once, split
 
 PANEL = 2 * VECTOR_WIDTH
-GRAIN = 200_000  # multiply-adds that make it worth waking a second thread
+GRAIN = 500_000  # multiply-adds that make it worth waking a second thread
 FLOAT = ir.FloatType()
 VECTOR = ir.VectorType(FLOAT, VECTOR_WIDTH)
 
