@@ -191,6 +191,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", help=f"of {', '.join(models.ROWS)}; or all")
     parser.add_argument("--peers", help=f"of {','.join(PEERS)}, separated by commas; or all")
+    parser.add_argument(
+        "--again", action="store_true",
+        help=f"put the rows into the newest results, or any of {', '.join(SECTIONS)}",
+    )  # fmt: skip
     parser.add_argument("--eager", action="store_true", help="leave torch.compile out")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -202,6 +206,9 @@ def main():
     for peer, why in absent.items():
         say(f"{PEERS[peer]} is left out: {why}")
     peers = [peer for peer in asked if peer not in absent]
+    if options.again:
+        again(options.rows, peers, options.eager)
+        return
     results = measure(options.rows or models.ROWS, peers, options.eager)
     found = turns.child("turns.py")
     text = table(results, heading(found, options.eager))
@@ -209,15 +216,44 @@ def main():
     if options.rows or options.peers:
         return
     whole = {"machine": found, "left out": absent, "torch.compile": not options.eager}
-    whole["rows"], lines = results, ["| | this package | peer | |", "| --- | ---: | ---: | ---: |"]
+    whole["rows"] = results
     file = RESULTS / f"cpu-{found['date']}-{found['simd']}.json"
     file.write_text(json.dumps(whole, indent=1) + "\n")
     for name in SECTIONS:
-        section = importlib.import_module(name)
-        whole[name] = section.measure(options.eager)
+        whole[name] = importlib.import_module(name).measure(options.eager)
         file.write_text(json.dumps(whole, indent=1) + "\n")
-        lines += section.lines(whole[name])
-    print("\n".join(lines))
+    publish(whole)
+
+
+def again(names, peers, eager):
+    """Measure rows or sections again, and put them into the newest results."""
+    file = max(RESULTS.glob("cpu-*.json"))
+    for name in names:
+        if name in SECTIONS:
+            found = {name: importlib.import_module(name).measure(eager)}
+        else:
+            found = {"rows": measure([name], peers, eager)}
+        whole = json.loads(file.read_text())
+        if "rows" in found:
+            kept = [r for r in whole["rows"] if r["row"] != name or r["peer"] not in peers]
+            found["rows"] += kept
+        machine = turns.child("turns.py")
+        whole |= found
+        whole.setdefault("measured again", {})[name] = machine
+        file.write_text(json.dumps(whole, indent=1) + "\n")
+        publish(whole)
+
+
+def publish(whole):
+    """Print the tables and put them into README.md."""
+    later = whole.get("measured again", {})
+    dates = sorted({machine["date"] for machine in later.values()})
+    note = f"; {', '.join(later)} again on {', '.join(dates)}, with later code" if later else ""
+    text = table(whole["rows"], heading(whole["machine"], not whole["torch.compile"]) + note)
+    lines = ["| | this package | peer | |", "| --- | ---: | ---: | ---: |"]
+    for name in SECTIONS:
+        lines += importlib.import_module(name).lines(whole[name])
+    print(text, *lines, sep="\n")
     put("cpu", text)
     put("cpu: more", "\n".join(lines))
 
