@@ -188,12 +188,12 @@ class KernelFiles:
     def save_overload(self, signature: Any, kernel: Any) -> None:
         """Keep a kernel that was compiled."""
         with contextlib.suppress(Exception):  # a full disk, or another version's objects
-            library, capability = kernel.library, _capability()
+            code, capability = kernel._codelibrary, _capability()
             path = self._path(signature, capability)
-            alone = not (library._linking_files or library._setup_functions)
+            alone = not (code._linking_files or code._setup_functions)
             if path is None or not alone or kernel.cooperative or kernel.launch_config_sensitive:
                 return
-            payload = library._entry_name.encode() + b"\0" + library.get_cubin(capability).code
+            payload = code._entry_name.encode() + b"\0" + code.get_cubin(capability).code
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
                 file.write(hashlib.sha256(payload).digest() + payload)
             os.replace(file.name, path)
