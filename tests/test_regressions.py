@@ -430,3 +430,19 @@ def test_the_loss_follows_from_all_targets_and_their_shape():
     model.fit(RNG.normal(size=(12, 2, 3)), steps, verbose=0)
     assert model.loss.name == "sparse_categorical_crossentropy"
     assert infer_loss("softmax", np.array([0.0, 1.0]), 2)[0] == model.loss.name
+
+
+@pytest.mark.parametrize("merge", ["concat", "add", "mul"])
+def test_branches_at_the_bottom_of_a_model_learn(merge):
+    """Nobody asks for the input's gradient there, and only some branches would have one."""
+    weights = []
+    for device in ("cpu", "numpy"):
+        ways = [layers.Dropout(0.0)], [layers.Dense(4)], [], [layers.Dense(4, "tanh")]
+        stack = [layers.Input((4,)), layers.Branches(*ways, merge=merge), layers.Dense(2)]
+        model = Sequential(stack, seed=0, device=device)
+        model.compile("sgd", "mse")
+        for n in (1, 12):
+            model.train_on_batch(X[:n], X[:n, :2])
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)

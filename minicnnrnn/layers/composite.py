@@ -93,6 +93,8 @@ class Parallel(Container):
             dy = gradient_of(i)
             dx = branch.run_backward(dy, input_gradient)
             self.give_back(dy, dx, total, *kept)
+            if not input_gradient:
+                continue
             if total is not None:
                 held = self.gradient(f"dx {i}", *dx.shape)
                 self.merge(held, total, dx, gate=gate if i == last else None)

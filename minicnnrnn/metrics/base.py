@@ -322,6 +322,7 @@ class Mean(KerasMetric):
     def __init__(self, name: str | None = "mean", dtype: str | None = None) -> None:
         super().__init__(name, dtype)
 
+    # Keras' Mean, too, takes values where the metric that it is takes targets and predictions.
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         """Add values: there are no targets, unlike with other metrics.
 

@@ -124,9 +124,9 @@ def find_class(name: str, module: str, custom_objects: Mapping[str, Any]) -> Any
         return custom_objects[name]
     package, _, room = module.partition(".")
     if package in ("keras", "minicnnrnn", ""):
-        place = minicnnrnn
+        place: Any = minicnnrnn
         for part in room.split(".") if room else ():
-            place = getattr(place, part, None)  # type: ignore[assignment]
+            place = getattr(place, part, None)
         found = getattr(place, name, None)
         if found is not None:
             return found

@@ -29,13 +29,14 @@ def both(name: str, *args: Any, **kwargs: Any) -> tuple[Layer, Any]:
 
         both("TimeDistributed", both("Dense", 3))
     """
-    return tuple(  # type: ignore[return-value]
+    ours, theirs = (
         (module.Sequential if name == "Sequential" else getattr(module.layers, name))(
             *(_of_side(arg, side) for arg in args),
             **{key: _of_side(value, side) for key, value in kwargs.items()},
         )
         for side, module in enumerate((mini, keras))
     )
+    return ours, theirs
 
 
 def check(
