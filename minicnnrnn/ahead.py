@@ -67,7 +67,7 @@ def compile_beside(device: Device, step: Callable[[], None]) -> None:
         return
     try:
         _be_quiet_and_small()
-        device.__dict__["kernels"] = _WayBack(device.name)
+        device.__dict__["launchers"] = _WayBack(device.name)
         step()
     finally:
         os._exit(0)

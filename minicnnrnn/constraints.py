@@ -11,6 +11,7 @@ import numpy as np
 
 from minicnnrnn.configuration import Configured, find
 from minicnnrnn.device import Device
+from minicnnrnn.recorded import needs_host
 
 EPSILON = 1e-7  # keeps the quotient of norms finite, as in Keras
 
@@ -197,6 +198,7 @@ class Projection:
                 self._norms = device.zeros((self._view[0], self._view[2]))
             device.kernels.norm_constraint(w.reshape(self._view), self._norms, self._rates)
         else:
+            needs_host()
             result = np.asarray(self.constraint(np.asarray(w)))
             if result.shape != self.shape:
                 raise ValueError(

@@ -4,15 +4,14 @@ import importlib
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
-from minicnnrnn import changes
-from minicnnrnn.recorded import RecordedSteps
+from minicnnrnn import changes, recorded
 
 # Where each operation lives: room of ``kernels/``: its launchers, without the device.
 ROOMS = {
@@ -279,9 +278,18 @@ class Device:
         self.name, self.precision = name, precision
 
     @cached_property
-    def kernels(self) -> "Launchers":
+    def launchers(self) -> Any:
         """Every public launcher under its name without the device."""
         return Launchers(self.name, self.precision)
+
+    @cached_property
+    def _noting(self) -> recorded.NotingLaunchers:
+        return recorded.NotingLaunchers(self.launchers)
+
+    @property
+    def kernels(self) -> Any:
+        """The launchers; while this thread records a step, those that note what they shall do."""
+        return self.launchers if recorded.recording() is None else self._noting
 
     def __repr__(self) -> str:
         return f"Device({self.name!r})"
@@ -309,9 +317,9 @@ class Device:
         """A NumPy array as kernels of this device want it: itself, or a copy."""
         return array
 
-    def recorded_steps(self) -> RecordedSteps | None:
-        """What records train steps, where that is of use."""
-        return None
+    def recorder(self, cuda_graph: bool) -> Any:
+        """What records a step for a model that wants CUDA graphs or not; None if nothing does."""
+        return recorded.record if self.name == "cpu" else None
 
     def free_memory(self) -> int:
         """Bytes for data sets that are copied to the device: none where the host's memory is its own."""
@@ -358,9 +366,17 @@ class CudaDevice(Device):
         """A copy on the GPU; the array itself if it lies there."""
         return self._gpu.upload(array) if isinstance(array, np.ndarray) else array
 
-    def recorded_steps(self) -> RecordedSteps | None:
-        """What makes CUDA graphs of train steps."""
-        return RecordedSteps(self._stream.record, self._stream.Unrecordable)
+    @property
+    def kernels(self) -> Any:
+        """The launchers: what they launch knows whether it is recorded."""
+        return self.launchers
+
+    def recorder(self, cuda_graph: bool) -> Any:
+        """What makes CUDA graphs of steps."""
+        return self._graph if cuda_graph else None
+
+    def _graph(self, work: Callable[[], Any], parts: Any) -> Any:
+        return self._stream.record(work)
 
     def free_memory(self) -> int:
         """Bytes of the GPU's memory that nobody uses."""

@@ -13,13 +13,14 @@ from minicnnrnn.callbacks import CallbackList
 from minicnnrnn.device import Buffer
 from minicnnrnn.layers.container import Chain
 from minicnnrnn.layers.context import Context
+from minicnnrnn.recorded import Replaying
 from minicnnrnn.resident import Resident, ResidentBatch
 from minicnnrnn.saving.model import Saved
 from minicnnrnn.shapes import is_integer
 from minicnnrnn.targets import Targets, check_labels, check_weight, infer_loss
 
 
-class Evaluation(Saved, Chain):
+class Evaluation(Replaying, Saved, Chain):
     """What makes layers a model that can be compiled, evaluated and asked."""
 
     optimizer: optimizers.Optimizer | None = None
@@ -30,7 +31,6 @@ class Evaluation(Saved, Chain):
     _targets: Targets | None = None
     _totals: Any = None  # what loss and metrics have added up so far, each an array on the device
     _samples = 0
-    _recorded: Any = None  # the train steps that a GPU can run alone
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: all but the targets of a batch, and recorded steps."""
@@ -61,7 +61,10 @@ class Evaluation(Saved, Chain):
             Not supported: there is one output.
         metrics, weighted_metrics : list of str or Metric, optional
             The weighted ones count rows by their sample weights.
-        run_eagerly, steps_per_execution, jit_compile, auto_scale_loss : ignored
+        run_eagerly : bool
+            Go through the Python of every layer in every step, as a debugger wants it. Left
+            ``False``, the second step of a kind is noted and replayed for all that follow.
+        steps_per_execution, jit_compile, auto_scale_loss : ignored
             Nothing here depends on them.
 
         Raises
@@ -77,7 +80,7 @@ class Evaluation(Saved, Chain):
         if len(set(names)) < len(names) or "loss" in names:
             raise ValueError(f"metrics: Expected different names. Received: {names}")
         changes.note()
-        self.optimizer, self.loss = chosen, chosen_loss
+        self.optimizer, self.loss, self.run_eagerly = chosen, chosen_loss, bool(run_eagerly)
         self._asked = (plain, weighted)
         self._given = {"loss": loss, "metrics": metrics, "weighted_metrics": weighted_metrics}
         self._resolved = None
@@ -174,7 +177,7 @@ class Evaluation(Saved, Chain):
         assert self.context is not None
         context, built = self.context, self.built
         before = self.optimizer, self.loss, self._asked, self._given, self._resolved
-        fresh, updates = self.unbuilt(), context.updates
+        fresh, updates = [] if built else self.unbuilt(), context.updates
         try:
             yield
         except (ValueError, TypeError):
@@ -295,11 +298,23 @@ class Evaluation(Saved, Chain):
                 metric.update(kernels, self._totals[i], values, y, target, weights)
             else:
                 metric.update(kernels, self._totals[i], values, rows, target, weights)
-        self._samples += len(x)
         return y, t, gradient
 
     def _test_step(self, batch: data.Batch) -> None:
-        self._forward_and_measure(*self._load(batch), False)
+        x, w = loaded = self._load(batch)
+        kind = ("test", *self._kind(loaded))
+        self._run_pass(kind, lambda: self._forward_and_measure(x, w, False))
+        self._samples += len(x)
+
+    def packed(self) -> tuple[int, int]:
+        """What is another one when the weights that layers have packed are others."""
+        assert self.context is not None
+        return self.context.parameters.version, self.context.packings
+
+    def _predict_batch(self, batch: data.Batch) -> Any:
+        """A copy of the output for a batch."""
+        x = self._load_input(batch)
+        return np.array(self._run_pass(x.shape, lambda: self.forward(x, None, False)[0]))
 
     def _reset_totals(self) -> None:
         self._samples = 0
@@ -414,7 +429,7 @@ class Evaluation(Saved, Chain):
     ) -> Iterator[Any]:
         for step, batch in enumerate(source.epoch(None, steps)):
             told.call("on_predict_batch_begin", step, {})
-            y = np.array(self.forward(self._load_input(batch), None, False)[0])
+            y = self._predict_batch(batch)
             told.call("on_predict_batch_end", step, {"outputs": y})
             yield y
 
@@ -433,7 +448,7 @@ class Evaluation(Saved, Chain):
             batch = data.source(x, batch_size=2**31 - 1).peek()
             self.output_shape_of(self._batch_shape(batch.x))
             self.allocate()
-            return np.array(self.forward(self._load_input(batch), None, False)[0])
+            return self._predict_batch(batch)
 
     # --- what Sequential adds ------------------------------------------------------
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from minicnnrnn.device import Device
 from minicnnrnn.kernels.codes import PARTS
+from minicnnrnn.recorded import needs_host
 from minicnnrnn.regularizers import kernel_rates
 
 
@@ -52,6 +53,7 @@ class Penalties:
                 total, self._sums, w, self._segments, self._rates, parts
             )
         for where, shape, regularizer in self._others:
+            needs_host()
             total += float(regularizer.value(np.asarray(w[where]).reshape(shape))) / parts
 
     def add_gradient(self, g: Any, w: Any, parts: int = 1) -> None:
@@ -65,6 +67,7 @@ class Penalties:
         if len(self._segments):
             self.device.kernels.penalty_backward(g, w, self._segments, self._rates, parts)
         for where, shape, regularizer in self._others:
+            needs_host()
             gradient = np.asarray(regularizer.gradient(np.asarray(w[where]).reshape(shape)))
             if gradient.shape != tuple(shape):
                 raise ValueError(

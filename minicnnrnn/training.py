@@ -1,5 +1,7 @@
 """Training: fit - the loop around forward, backward and update."""
 
+import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,40 +11,37 @@ from minicnnrnn.ahead import compile_beside
 from minicnnrnn.callbacks import Callback, CallbackList, EpochLines, History, ProgressBar
 from minicnnrnn.evaluation import Evaluation, check_integer, numbers, verbosity
 from minicnnrnn.optimizers import Optimizer
-from minicnnrnn.recorded import RecordedSteps
+from minicnnrnn.recorded import RecordedSteps, change
 from minicnnrnn.resident import ResidentBatch
 
 
 class Training(Evaluation):
     """What makes a model that can be fitted."""
 
-    cuda_graph = True
     history: History | None = None
     stop_training = False
 
     # --- one step ------------------------------------------------------------------
 
-    def _train_step(self, batch: data.Batch | ResidentBatch) -> None:
+    def _train_step(self, batch: Any) -> None:
         """Load a batch, and take one step: eagerly, or by replaying a step that was recorded.
 
-        Replaying costs the host some microseconds, and a GPU is busy with the kernels of a step
-        for longer than that: the host is ahead of it after a few steps and stays so. To record
-        several steps at once would save nothing that is waited for.
+        A GPU is busy with the kernels of a step for longer than replaying costs the host: the
+        host is ahead of it after a few steps and stays so. To record several steps at once would
+        save nothing that is waited for.
         """
-        loaded = None if isinstance(batch, ResidentBatch) else self._load(batch)
-        steps = self._recorded_steps()
-        if steps is None:
-            compile_beside(self.device, lambda: self._compute(batch, loaded, self.update))
-            self._compute(batch, loaded, self.update)
-            return
-        kind: Any = batch.kind if isinstance(batch, ResidentBatch) else self._kind(loaded)
-        recording = steps.find(kind)
-        if recording is ...:
-            steps.run_first(kind, lambda: self._compute(batch, loaded, self.update))
-        elif recording is False:
-            self._compute(batch, loaded, self.update)
-        else:
+        resident = isinstance(batch, ResidentBatch)
+        loaded = None if resident else self._load(batch)
+        kind: Any = batch.kind if resident else self._kind(loaded)
+        steps = self._recordings(training=True)
+        recording = False if steps is None else steps.find(kind)
+        if steps is not None and recording is not False and recording is not ...:
             self._replay(recording, steps, kind, batch, loaded)
+        else:
+            step = functools.partial(self._compute, batch, loaded, self.update)
+            compile_beside(self.device, step)
+            step() if steps is None or recording is False else steps.run_first(kind, step)
+        self._samples += kind[1]
 
     def _replay(
         self, recording: Any, steps: RecordedSteps, kind: Any, batch: Any, loaded: Any
@@ -53,7 +52,6 @@ class Training(Evaluation):
         self.optimizer.begin(self.context.parameters)
         if recording is not None:
             recording.replay()
-            self._samples += kind[1]
             self.context.updates += 1
             self.optimizer.count(self.context.parameters)
             return
@@ -86,23 +84,11 @@ class Training(Evaluation):
                 activation.fused = False
         update()
 
-    def _recorded_steps(self) -> RecordedSteps | None:
-        if not self.cuda_graph:
-            return None
-        if self._recorded is None:
-            self._recorded = self.device.recorded_steps()
+    def _recordings(self, training: bool) -> RecordedSteps | None:
         own = type(self).update, getattr(type(self.optimizer), "update", None)
-        known = own == (Training.update, Optimizer.update)  # nobody knows what another one does
-        steps: RecordedSteps | None = self._recorded if known else None
-        return steps
-
-    def _kind(self, loaded: Any) -> tuple[Any, ...]:
-        """What batches have in common that are the same work for the GPU."""
-        assert self._targets is not None
-        x, w = loaded
-        held = self._targets.loaded()
-        shapes = tuple((name, array.shape) for name, array in held.items())
-        return x.shape[1:], len(x), None if w is None else w.shape, shapes
+        if training and own != (Training.update, Optimizer.update):
+            return None  # nobody knows what another one does
+        return super()._recordings(training)
 
     def _record(self, steps: RecordedSteps, kind: Any, work: Callable[[], None]) -> Any:
         """Record a step. Host and GPU are as if it had not run, if that fails; else replay it."""
@@ -110,12 +96,12 @@ class Training(Evaluation):
         assert context is not None
         assert optimizer is not None
         context.parameters.changed()  # whatever was packed before: each step packs its weights
-        before, recording = (self._samples, optimizer.iterations, context.updates), False
+        before, recording = (optimizer.iterations, context.updates), False
         try:
-            recording = steps.record(kind, work, lambda: optimizer.written)
+            recording = steps.record(kind, work, self._parts(), lambda: optimizer.written)
         finally:
             if recording is False:
-                self._samples, optimizer._iterations, context.updates = before
+                optimizer._iterations, context.updates = before
                 context.parameters.changed()  # what layers took for packed is not
         return recording
 
@@ -137,8 +123,7 @@ class Training(Evaluation):
         parameters.regularize(weights)
         (step or self.optimizer.step)(parameters, weights)
         parameters.constrain(weights)
-        count = self.context.random_state[1:]
-        count += 1  # without an assignment, which would copy the count to itself
+        change(operator.iadd, self.context.random_state[1:], 1)
         self.context.updates += 1
 
     def restore_weights(self, weights: Sequence[Any]) -> None:
@@ -261,8 +246,8 @@ class Training(Evaluation):
                 told.call("on_train_end", logs)
             finally:
                 told.close()
-                if self._recorded is not None:
-                    self._recorded.forget(source)
+                for steps in self._recorded or ():
+                    steps.forget(source)
         return history
 
     def _epoch(

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import pytest
 
+from minicnnrnn import recorded
 from minicnnrnn.kernels import gpu, stream
 
 pytestmark = pytest.mark.cuda
@@ -113,7 +114,7 @@ def play(monkeypatch):
 def test_what_is_asked_of_the_driver(play):
     driver, streams, kept = play(), [], threading.Lock()
     recording = stream.record(
-        lambda: stream.perform(lambda argument: streams.append(stream.stream()), kept)
+        lambda: recorded.perform(lambda argument: streams.append(stream.stream()), kept)
     )
     assert streams == ["stream 5"]
     assert stream.stream().handle == "own"

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from minicnnrnn.kernels.stream import SIMULATED as SIMULATED
-from minicnnrnn.kernels.stream import needs_host, own_stream, perform, stream
+from minicnnrnn.kernels.stream import own_stream, stream
+from minicnnrnn.recorded import needs_host, perform
 
 # Threads of a block, a power of two. A simulated thread takes a millisecond to start.
 THREADS = 4 if SIMULATED else 256

@@ -16,24 +16,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from minicnnrnn.recorded import Launches, Unrecordable, needs_host, recording, recording_into
+
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-
-
-class Unrecordable(RuntimeError):
-    """Raised where work that is being recorded needs the host."""
 
 
 class _Refused(RuntimeError):
     """Raised where the driver does not do its part."""
 
 
-class _Thread(threading.local):
-    """What each thread records; None if nothing."""
-
-    recording: Any = None
-
-
-_thread = _Thread()
 _lock = threading.Lock()
 _own: list[Any] = []  # the stream, once there is one
 _refusals: list[str] = []  # what the driver has said to a recording, if it was no
@@ -56,31 +47,8 @@ def own_stream() -> Any:
 
 def stream() -> Any:
     """Where this thread's work goes: the one stream, or the one that is being recorded."""
-    recording = _thread.recording
-    return own_stream() if recording is None else recording.stream
-
-
-def perform(work: Callable[..., None], *arguments: Any) -> None:
-    """Do what a GPU does without the host, or record it, whichever this thread is at."""
-    recording = _thread.recording
-    if recording is None:
-        work(*arguments)
-    else:
-        recording.perform(work, *arguments)
-
-
-def needs_host() -> None:
-    """Say that what follows needs the host: memory, or its contents.
-
-    Raises
-    ------
-    Unrecordable
-        While this thread records, before the driver is asked for anything.
-    """
-    recording = _thread.recording
-    if recording is not None:
-        recording.spoilt = True  # also if someone catches the error
-        raise Unrecordable("Expected work that a GPU does alone. Received: work for the host")
+    made = recording()
+    return own_stream() if made is None else made.stream
 
 
 # ---------------------------------------------------------------------------------------
@@ -88,28 +56,15 @@ def needs_host() -> None:
 # ---------------------------------------------------------------------------------------
 
 
-class _Launches:
+class _Launches(Launches):
     """A recording under the simulator: what to do, with its arguments as they were."""
 
     stream = None
-
-    def __init__(self) -> None:
-        self.spoilt = False
-        self._performed: list[tuple[Any, tuple[Any, ...]]] = []
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[None]:
         """Nothing to do: ``perform`` does not run what it is given."""
         yield
-
-    def perform(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Note something to do."""
-        self._performed.append((work, arguments))
-
-    def replay(self) -> None:
-        """Do all of it."""
-        for work, arguments in self._performed:
-            work(*arguments)
 
 
 class _Graph:
@@ -121,7 +76,7 @@ class _Graph:
     """
 
     def __init__(self) -> None:
-        self.spoilt, self.stream = False, None
+        self.spoilt, self.result, self.stream = False, None, None
         self._kept: list[Any] = []  # the arrays whose addresses the graph holds
         self._driver = _driver()
         self._launch = self._driver.cuGraphLaunch
@@ -181,7 +136,7 @@ def _checked(answer: tuple[Any, ...]) -> tuple[Any, ...]:
     return answer[1:]
 
 
-def record(work: Callable[[], None]) -> Any:
+def record(work: Callable[[], Any]) -> Any:
     """Record what a function does on the GPU; nothing of it is done.
 
     Kernels must have run before: compiling and loading them is no work of the GPU's.
@@ -189,7 +144,7 @@ def record(work: Callable[[], None]) -> Any:
     Returns
     -------
     object
-        Its method ``replay`` does it all.
+        Its method ``replay`` does it all; `result` is what the function returned.
 
     Raises
     ------
@@ -201,13 +156,9 @@ def record(work: Callable[[], None]) -> Any:
         raise Unrecordable(_refusals[0])
     needs_host()  # no recording inside of another one
     try:
-        recording = (_Launches if SIMULATED else _Graph)()
-        with recording.capture():
-            _thread.recording = recording
-            try:
-                work()
-            finally:
-                _thread.recording = None
+        made: Any = (_Launches if SIMULATED else _Graph)()
+        with made.capture(), recording_into(made):
+            made.result = work()
     except Unrecordable:
         raise
     except Exception as error:
@@ -219,6 +170,6 @@ def record(work: Callable[[], None]) -> Any:
                 stacklevel=2,
             )
         raise Unrecordable(str(error)) from error
-    if recording.spoilt:
-        raise Unrecordable("Expected work that a GPU does alone. Received: work for the host")
-    return recording
+    if made.spoilt:
+        raise Unrecordable("Expected work that is recorded. Received: work for the host")
+    return made

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from minicnnrnn import constraints, initializers, regularizers
+from minicnnrnn import changes, constraints, initializers, regularizers
 from minicnnrnn.arrays import as_array, copy_batch
 from minicnnrnn.configuration import Recorded
 from minicnnrnn.device import Buffer, Device, get_device
 from minicnnrnn.layers.context import Context, unique_name
 from minicnnrnn.parameters import Weight
 from minicnnrnn.penalties import OutputPenalty
+from minicnnrnn.recorded import assign
 from minicnnrnn.shapes import is_integer
 
 Shape = tuple[int | None, ...]
@@ -227,8 +228,7 @@ class Layer(Recorded):
         output = self.compute_output_shape(shape)
         if not self.built:
             self.build(shape)
-            self.input_shape = shape
-            self.built = True
+            self.input_shape, self.built = shape, True
         return output
 
     @property
@@ -251,6 +251,7 @@ class Layer(Recorded):
 
     def release(self) -> None:
         """Drop the memory of batches, and what was worked out for their shapes."""
+        changes.note()
         self._buffers, self._plans = {}, {}
         self._saved, self._output_penalty, self._prepared = None, None, (-1, -1)
 
@@ -314,17 +315,19 @@ class Layer(Recorded):
     def workspace(self, size: int, training: bool = False) -> tuple[Any, bool]:
         """The kernels' workspace, and whether weights have to be packed into it (again).
 
-        Every train step changes the weights, so that nothing is worth keeping until the next one:
-        all layers of a model train in the same memory. Predictions find theirs as they left it.
+        Train steps change the weights every time, and all layers of a model train in the same
+        memory. Predictions find theirs as they left it.
         """
         assert self.context is not None
         if training:
             return self.context.workspace(max(size, 1)), True
         ws = self.buffer("workspace", max(size, 1))
         state = (self.context.parameters.version, self._buffers["workspace"].moves)
-        stale = state != self._prepared
+        if state == self._prepared:
+            return ws, False
         self._prepared = state
-        return ws, stale
+        self.context.packings += 1
+        return ws, True
 
     # --- weights -------------------------------------------------------------------
 
@@ -404,9 +407,7 @@ class Layer(Recorded):
         training : bool
             Whether ``backward`` may follow, and whether random layers are active.
         """
-        raise TypeError(
-            f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}"
-        )
+        raise TypeError(f"layer {self.name!r}: Expected one that can compute. Received: {self!r}")
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Go back: fill the gradients of the weights, return that of the input.
@@ -420,9 +421,7 @@ class Layer(Recorded):
             ``False`` saves the work where nobody asks for it, as in a first layer; the result
             is ``None`` then.
         """
-        raise TypeError(
-            f"layer {self.name!r}: Expected a layer that can compute. Received: {self!r}"
-        )
+        raise TypeError(f"layer {self.name!r}: Expected one that can compute. Received: {self!r}")
 
     def add_loss(self, value: Any) -> None:
         """Add a penalty to the reported loss of this batch; to be called in ``forward``.
@@ -444,7 +443,7 @@ class Layer(Recorded):
         """``backward``, with the gradient of the penalty on the output."""
         if self._output_penalty is not None:
             total = self.buffer("dy and penalty", *dy.shape)
-            total[...] = dy
+            assign(total, dy)
             self._output_penalty.add_gradient(total)
             dy = total
         return self.backward(dy, input_gradient)

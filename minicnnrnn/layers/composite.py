@@ -4,6 +4,7 @@ They are this package's own: in Keras, the functional API and its merge layers d
 Inception and U-Net need nothing else.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from minicnnrnn.layers.activation import ActivationFunction
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.container import Chain, Container
 from minicnnrnn.layers.neighbours import Neighbour, plain
+from minicnnrnn.recorded import assign, change
 
 
 def _chain(owner: Layer, given: Any, label: str) -> Layer:
@@ -66,8 +68,8 @@ class Parallel(Container):
         for passed in masks[1:]:
             if passed is not left:
                 both = self.buffer("mask", *passed.shape, dtype=passed.dtype)
-                both[...] = left
-                both &= passed
+                assign(both, left)
+                change(operator.iand, both, passed)
                 left = both
         return [y for y, _ in results], left
 

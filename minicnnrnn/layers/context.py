@@ -11,6 +11,7 @@ from minicnnrnn.device import Buffer, Device
 from minicnnrnn.layers.relay import Relay
 from minicnnrnn.parameters import Parameters, Weight
 from minicnnrnn.random import generator
+from minicnnrnn.recorded import assign
 
 _names: Counter[str] = Counter()
 
@@ -46,6 +47,7 @@ class Context:
         self.workspace = Buffer(device)  # in which the kernels of all layers train, one by one
         self.gradients = Relay(device)  # of what layers compute, on the way down
         self.updates = 0  # made so far, as the host counts them
+        self.packings = 0  # how often what predictions have packed has become another one
         self.streams = 0  # random layers so far: each draws from a stream of its own
         self.lock = threading.RLock()
 
@@ -76,7 +78,8 @@ class Context:
         of them, spend nothing on it.
         """
         if not self.penalized:
-            self.penalized, self._penalty[:] = True, 0
+            self.penalized = True
+            assign(self._penalty, 0)
         return self._penalty
 
     @penalty.setter

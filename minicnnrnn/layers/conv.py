@@ -291,8 +291,10 @@ class Conv(BaseConv, Neighbour):
             w, b = self._normalized(w, b, normalization, stale)
         if stale:
             self.kernel_of(plan.algorithm, "prepare")(w, self.groups, ws)
-        if not training:
+        if not training and self._packed != packed:
+            assert self.context is not None
             self._packed = packed
+            self.context.packings += 1
         z = self.buffer("y", *plan.outputs)
         self.kernel_of(plan.algorithm, "forward")(
             z.reshape(plan.y), x.reshape(plan.x), w, b, *plan.integers, self.groups, int(relu), ws

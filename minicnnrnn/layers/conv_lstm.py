@@ -182,8 +182,10 @@ class ConvLSTM(Recurrent):
         if packed and stale:
             for algorithm, weight, part in zip(plan.algorithms, self.weights, parts):
                 self._kernel(algorithm, "prepare")(self._five(weight.value), 1, part)
-        if not training:
+        if not training and stale:
+            assert self.context is not None
             self._packed = plan.algorithms, plan.places
+            self.context.packings += 1
         return parts
 
     def _kernel(self, algorithm: str, name: str) -> Any:

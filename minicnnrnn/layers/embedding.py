@@ -9,6 +9,7 @@ from minicnnrnn.arrays import copy_batch
 from minicnnrnn.initializers import Constant
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.parameters import WeightView
+from minicnnrnn.recorded import assign, needs_host
 
 
 class Embedding(Layer):
@@ -131,6 +132,8 @@ class Embedding(Layer):
     def _ids(self, x: Any) -> Any:
         """Ids as int32; those of a batch that the model has not shown before are checked."""
         ids = x
+        if x.dtype != np.int32 or x is not self._checked:
+            needs_host()
         if x.dtype != np.int32:
             ids = self.buffer("ids", *x.shape, dtype=np.int32)
             try:
@@ -166,7 +169,7 @@ class Embedding(Layer):
         if not input_gradient:
             return None
         dx = self.gradient("dx", *shape)
-        dx[...] = 0
+        assign(dx, 0)
         return dx
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from minicnnrnn import regularizers, shapes
 from minicnnrnn.layers.base import Layer, Shape
+from minicnnrnn.recorded import assign
 
 
 class RandomLayer(Layer):
@@ -36,7 +37,8 @@ class RandomLayer(Layer):
         if self.seed is None:
             return self.context.random_state, self.stream()
         state = self.buffer("state", 2, dtype=np.int64)
-        state[:1], state[1:] = self.seed, self.context.random_state[1:]
+        assign(state[:1], self.seed)
+        assign(state[1:], self.context.random_state[1:])
         return state, 0
 
     def share(self, rate: Any, below_one: bool = False) -> float:

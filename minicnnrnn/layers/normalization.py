@@ -230,7 +230,9 @@ class BatchNormalization(_Normalizing, Neighbour):
         batch = training and self.trainable
         if batch:
             mean = self.buffer("mean", C)
+            assert self.context is not None
             self.version[0] += 1
+            self.context.packings += 1
             flags = flags if mask is None else mask.reshape(-1)
             self.kernels.batch_norm_forward(
                 y.reshape(-1, C), mean, inverse, *moving, rows, gamma, beta, flags,

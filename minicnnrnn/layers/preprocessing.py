@@ -11,6 +11,7 @@ from minicnnrnn.kernels.codes import CONSTANT, NEAREST, REFLECT, WRAP
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.noise import RandomLayer
 from minicnnrnn.parameters import WeightView
+from minicnnrnn.recorded import assign, needs_host
 from minicnnrnn.shapes import is_integer, is_real
 
 FILL_MODES = {"reflect": REFLECT, "wrap": WRAP, "constant": CONSTANT, "nearest": NEAREST}
@@ -39,10 +40,13 @@ class _Affine(Layer):
         memory, stale = self.workspace(size + 3 * C)
         parts = [memory[size + i * C : size + (i + 1) * C] for i in range(3)]
         if stale or self._filled != last:
+            needs_host()
             for part, number in zip(parts, numbers, strict=True):
                 numbers_of_lanes = np.broadcast_to(number, last).reshape(-1)
                 part[...] = numbers_of_lanes if C > 1 else float(numbers_of_lanes[0])
+            assert self.context is not None
             self._filled = last
+            self.context.packings += 1
         return parts[0], parts[1], parts[2], memory
 
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
@@ -395,7 +399,7 @@ class RandomTranslation(_Augmentation):
 
     def _translation(self, shape: tuple[int, ...]) -> Any:
         factors = self.buffer("factors", 4)
-        factors[...] = *self.height_factor, *self.width_factor
+        assign(factors, (*self.height_factor, *self.width_factor))
         ws = self.buffer("workspace", max(1, self.kernels.translation_workspace(*shape[1:])))
         return factors, (FILL_MODES[self.fill_mode], int(self.interpolation == "bilinear"), ws)
 

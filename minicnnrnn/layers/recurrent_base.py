@@ -9,6 +9,7 @@ from minicnnrnn.kernels.codes import AS_IT_IS
 from minicnnrnn.layers.activation import CODES
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.parameters import WeightView
+from minicnnrnn.recorded import assign
 
 Three = tuple[Any, Any, Any]  # for the kernel, the recurrent kernel and the bias
 
@@ -209,9 +210,10 @@ class Recurrent(Layer):
             stream += self.stream()
         else:
             step, state = state[1:], self.buffer("random state", 2, dtype=np.int64)
-            state[:1], state[1:] = self.seed, step
+            assign(state[:1], self.seed)
+            assign(state[1:], step)
         factors, ones = self.buffer(name, *shape), self.buffer("ones", *shape)
-        ones[...] = 1
+        assign(ones, 1)
         self.kernels.dropout_forward(factors.reshape(-1), ones.reshape(-1), state, stream, rate)
         return factors
 
@@ -221,7 +223,7 @@ class Recurrent(Layer):
             self.fail(f"batches of {len(self._last[0])} samples, as the layer is stateful", x_shape)
         states = [self.buffer(f"state {i}", slots, x_shape[0], *shape) for i in range(self.states)]
         for i, state in enumerate(states):
-            state[0] = 0 if self._last is None else self._last[i]
+            assign(state[0], 0 if self._last is None else self._last[i])
         return states
 
     def end(self, states: list[Any], T: int) -> None:
@@ -230,7 +232,7 @@ class Recurrent(Layer):
             self._last = []
             for i, state in enumerate(states):
                 last = self.buffer(f"last {i}", *state.shape[1:])
-                last[...] = state[T % len(state)]
+                assign(last, state[T % len(state)])
                 self._last.append(last)
 
     def unbuild(self) -> None:

@@ -1,6 +1,7 @@
 """Bidirectional, TimeDistributed: a layer around a layer."""
 
 import copy
+import operator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from minicnnrnn.initializers import Constant
 from minicnnrnn.kernels import codes
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.container import Container
+from minicnnrnn.recorded import assign, change
 
 MODES = {
     "concat": codes.CONCAT,
@@ -205,7 +207,7 @@ class Bidirectional(Container):
         if not vars(self.forward_layer)["go_backwards"]:
             return mask
         turned = self.buffer("mask", *mask.shape, dtype=np.uint8)
-        turned[...] = np.asarray(mask)[:, ::-1]
+        assign(turned, np.asarray(mask)[:, ::-1])
         return turned
 
 
@@ -341,11 +343,11 @@ class TimeDistributed(Container):
         xs = self.buffer("steps", T, N, *rest, dtype=x.dtype)
         y: Any = None
         for t, layer in enumerate(self._copies(T)):
-            xs[t] = x[:, t]
+            assign(xs[t], x[:, t])
             step, _ = layer.forward(xs[t], None, training)
             if y is None:
                 y = self.buffer("y", N, T, *step.shape[1:])
-            y[:, t] = step
+            assign(y[:, t], step)
         self._saved = x.shape
         return y
 
@@ -356,16 +358,16 @@ class TimeDistributed(Container):
         weights = [weight for weight in self.layer.weights if weight.trainable]
         sums = [self.buffer(f"sum {i}", *weight.shape) for i, weight in enumerate(weights)]
         for t, layer in enumerate(self._copies(T)):
-            dys[t] = dy[:, t]
+            assign(dys[t], dy[:, t])
             step = layer.backward(dys[t], input_gradient)
             if input_gradient:
-                dx[:, t] = step
+                assign(dx[:, t], step)
                 self.give_back(step)
             for total, weight in zip(sums, weights, strict=True):
                 if t:
-                    total += weight.gradient
+                    change(operator.iadd, total, weight.gradient)
                 else:
-                    total[...] = weight.gradient
+                    assign(total, weight.gradient)
         for total, weight in zip(sums, weights, strict=True):
-            weight.gradient[...] = total
+            assign(weight.gradient, total)
         return dx

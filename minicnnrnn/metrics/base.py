@@ -12,6 +12,7 @@ from minicnnrnn.configuration import Configured
 from minicnnrnn.device import get_host_device
 from minicnnrnn.kernels.codes import IGNORE_NONE
 from minicnnrnn.losses import Loss
+from minicnnrnn.recorded import needs_host
 from minicnnrnn.shapes import is_integer, is_real
 from minicnnrnn.targets import standalone
 
@@ -289,6 +290,7 @@ class MeanMetricWrapper(KerasMetric):
 
     def update(self, kernels: Any, totals: Any, values: Any, y: Any, t: Any, weights: Any) -> None:
         """Add what the function says of a batch."""
+        needs_host()
         found = np.asarray(self.fn(_read_only(t), _read_only(y), **self.kwargs), np.float64)
         weights = np.asarray(weights, np.float64).reshape(y.shape[:-1])
         if found.ndim == 0:  # one number for the batch

@@ -13,6 +13,7 @@ from minicnnrnn.kernels.codes import GLOBAL_NORM, NORM, PARTS, VALUE
 from minicnnrnn.optimizers import schedules
 from minicnnrnn.optimizers.schedules import LearningRateSchedule
 from minicnnrnn.parameters import Parameters, Weight
+from minicnnrnn.recorded import assign
 
 CLIPPINGS = {"clipnorm": NORM, "clipvalue": VALUE, "global_clipnorm": GLOBAL_NORM}
 # What Keras has besides, with the values that ask for nothing.
@@ -258,7 +259,7 @@ class Optimizer(changes.Watched):
         segments = parameters.segments(weights, self._undecayed)
         for name, kind in CLIPPINGS.items():
             if getattr(self, name):
-                self._threshold[0] = getattr(self, name)
+                assign(self._threshold, getattr(self, name))
                 kernels.clip_gradient(g, self._sums, segments, self._threshold, kind)
         getattr(kernels, self.kernel)(
             parameters.values,
