@@ -74,6 +74,7 @@ def test_a_block_is_its_definition(M, columns, K, R, accumulate, bias, relu, see
 
 @given(st.integers(1, 120), st.integers(1, 80), st.integers(1, 60), seeds, st.booleans())
 @example(1, 1, 1, 0, True)
+@example(1, 40, 9 * panel.PANEL + 3, 2, True)  # a single row of several panels at a time
 @example(97, 300, 3 * panel.PANEL + 1, 1, False)  # a second block of rows, a second block of depth
 def test_products_are_numpys(M, K, N, seed, bias):
     rng = np.random.default_rng(seed)
@@ -108,6 +109,19 @@ def test_an_element_is_one_chain_whatever_the_tile():
             part, panel.PANEL, rows, panel.PANEL, a, 70, 1, ws, b, panel.PANEL, 0, 70, 1, nothing, 0
         )
         np.testing.assert_array_equal(part, whole[:rows])
+
+
+@pytest.mark.skipif(not JIT, reason="NumPy sums in an order of its own")
+@pytest.mark.parametrize("panels", [1, 4, 11])
+def test_a_single_row_is_summed_like_many(panels):
+    rng, N = np.random.default_rng(0), panels * panel.PANEL - 3
+    a, b, bias = (rng.standard_normal(s).astype(np.float32) for s in ((9, 70), (70, N), (N,)))
+    ws, whole = nans(70 * panels * panel.PANEL), nans(9, N)
+    product(whole, a, b, bias, gemm.ADD_BIAS | gemm.RELU, ws)
+    for row in range(9):
+        part = nans(1, N)
+        product(part, a[row : row + 1], b, bias, gemm.ADD_BIAS | gemm.RELU, ws)
+        np.testing.assert_array_equal(part[0], whole[row])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

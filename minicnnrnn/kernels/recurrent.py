@@ -36,6 +36,7 @@ from minicnnrnn.kernels.gemm import (
     DEPTH_BLOCK,
     OVERWRITE,
     gemm_block,
+    gemm_panels,
 )
 from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
@@ -165,13 +166,7 @@ def pack_pair(ws, packed, w, u, first, stride, C, U, columns):
 
 @once(13)
 def recurrent_multiply(c, ldc, a, am, packed, depth, skip, rows, columns, K, zero, bias, flags):
-    for n in range(0, columns, PANEL):
-        width = min(PANEL, columns - n)
-        ldb = panel_width(width)
-        gemm_block((
-            c + 4 * n, ldc, rows, width, a, am, 1, zero, packed + 4 * (n * depth + skip * ldb),
-            ldb, 0, K, 1, bias + 4 * n, flags,
-        ))  # fmt: skip
+    gemm_panels(c, ldc, rows, columns, a, am, 1, zero, packed, depth, skip, K, bias, flags)
 
 
 @inner
