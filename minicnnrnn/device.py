@@ -276,6 +276,8 @@ class Device:
 
     def __init__(self, name: str, precision: str = "float32") -> None:
         self.name, self.precision = name, precision
+        # Bytes of outputs that stay in the caches until the next layer reads them; 0 for any.
+        self.cache = 1 << 20 if name == "cpu" else 0
 
     @cached_property
     def launchers(self) -> Any:

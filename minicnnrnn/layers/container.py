@@ -1,11 +1,13 @@
 """Containers: layers made of layers, and the plainest of them, one layer after another."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.context import Context
 from minicnnrnn.layers.neighbours import Neighbour
+from minicnnrnn.layers.stages import layers_of_stage, parts_of_batch, run_stage
 from minicnnrnn.parameters import Weight
 
 
@@ -240,17 +242,38 @@ class Chain(Container):
         output, mask
             The output lies in the model's buffers: the next call overwrites it.
         """
+        self._saved = []
         layers, index = self._layers, 0
-        self._saved = ran = []
+        cache = 0 if training or mask is not None else self.device.cache
         while index < len(layers):
-            layer, count = layers[index], 1
-            if isinstance(layer, Neighbour):
-                x, mask, count = layer.run_among(layers, index, x, mask, training)
+            count = layers_of_stage(layers, index) if cache else 0
+            stage = layers[index : index + count]
+            if stage and (parts := parts_of_batch(stage, x.shape, cache)) > 1:
+                run = functools.partial(self._run_some, stage)
+                x = run_stage(run, layers[index + count], x, parts)
+                index += count + 1
             else:
-                x, mask = layer.run_forward(x, mask, training)
-            ran.append(layer)
-            index += count
+                x, mask, count = self._run_at(layers, index, x, mask, training)
+                self._saved.append(layers[index])
+                index += count
         return x, mask
+
+    def _run_some(self, layers: Sequence[Layer], x: Any) -> Any:
+        """What comes out of some layers, if nobody goes back through them."""
+        index, mask = 0, None
+        while index < len(layers):
+            x, mask, count = self._run_at(layers, index, x, mask, False)
+            index += count
+        return x
+
+    def _run_at(
+        self, layers: Sequence[Layer], index: int, x: Any, mask: Any, training: bool
+    ) -> tuple[Any, Any, int]:
+        """Output and mask of the layer that stands there, and of how many layers they are."""
+        layer = layers[index]
+        if isinstance(layer, Neighbour):
+            return layer.run_among(layers, index, x, mask, training)
+        return *layer.run_forward(x, mask, training), 1
 
     def backward(self, dy: Any, input_gradient: bool = False) -> Any:
         """Go back through the layers: fill all gradients.

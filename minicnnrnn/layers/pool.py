@@ -94,16 +94,22 @@ class Pooling(Layer):
 
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """The maximum or the average of every window."""
-        outputs, x5, y5, geometry = self._plan(x.shape)
+        outputs, _, y5, _ = self._plan(x.shape)
         y, index = self.buffer("y", *outputs), None
+        if training and self.maximum:
+            index = self.buffer("index", *y5, dtype=np.int32)
+        self.pool(y, x, index)
+        self._saved = x.shape, index
+        return y, self.pass_mask(mask)
+
+    def pool(self, y: Any, x: Any, index: Any = None) -> None:
+        """Write the maxima, and where they were unless `index` is ``None``; or the averages."""
+        _, x5, y5, geometry = self._plan(x.shape)
         if self.maximum:
-            index_shape = y5 if training else (0,) * 5
-            index = self.buffer("index", *index_shape, dtype=np.int32)
+            index = self.buffer("no index", *(0,) * 5, dtype=np.int32) if index is None else index
             self.kernels.max_pool_forward(y.reshape(y5), index, x.reshape(x5), *geometry)
         else:
             self.kernels.average_pool_forward(y.reshape(y5), x.reshape(x5), *geometry)
-        self._saved = x.shape, index
-        return y, self.pass_mask(mask)
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Every input collects from the windows that it was in (maximum: that chose it)."""
