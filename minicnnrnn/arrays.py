@@ -117,10 +117,9 @@ def copy_batch(
     with np.errstate(all="ignore"):
         target[...] = rows
         if target.dtype.kind == "i":
-            if rows.dtype.kind == "f" or not np.can_cast(rows.dtype, target.dtype):
-                wrong = (rows != np.rint(rows)) | (rows < INT32.min) | (rows > INT32.max)
-                if wrong.any():
-                    _raise_first(wrong, rows, positions, name, "whole numbers of 32 bits")
+            wrong = target != rows  # fractions were cut off, large numbers wrapped
+            if wrong.any():
+                _raise_first(wrong, rows, positions, name, "whole numbers of 32 bits")
         elif rows.dtype.kind == "f" and not math.isfinite(np.add.reduce(target, axis=None)):
             # A sum is cheap, but may overflow where every element is finite.
             wrong = ~np.isfinite(target)

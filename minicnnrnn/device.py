@@ -276,8 +276,7 @@ class Device:
 
     def __init__(self, name: str, precision: str = "float32") -> None:
         self.name, self.precision = name, precision
-        # Bytes of outputs that stay in the caches until the next layer reads them; 0 for any.
-        self.cache = 1 << 20 if name == "cpu" else 0
+        self.cache = 1 << 20 if name == "cpu" else 0  # bytes of outputs that stay in it; 0: any
 
     @cached_property
     def launchers(self) -> Any:

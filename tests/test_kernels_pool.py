@@ -34,6 +34,7 @@ def pools(draw):
 
 POINT = ((1, 1, 1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0))
 GLOBAL = ((2, 1, 5, 4, 9), (1, 1, 1), (1, 5, 4), (1, 5, 4), (0, 0, 0))
+LARGE = ((2, 3, 10, 10, 3), (1, 1, 1), (3, 10, 10), (3, 10, 10), (0, 0, 0))  # 300 positions
 GAPS = ((1, 1, 8, 8, 3), (1, 3, 3), (1, 2, 1), (1, 3, 3), (0, 0, 0))
 SAME = ((2, 1, 5, 5, 17), (1, 3, 3), (1, 3, 3), (1, 2, 2), (0, 1, 1))
 CUT = ((2, 1, 5, 7, 3), (1, 2, 2), (1, 2, 3), (1, 2, 3), (0, 0, 0))  # side by side, with a rest
@@ -43,7 +44,8 @@ USUAL = ((3, 1, 6, 6, 32), (1, 3, 3), (1, 2, 2), (1, 2, 2), (0, 0, 0))
 def forward(device, kind, x, geometry, recorded=True):
     _, O, *integers = geometry
     shape = (x.shape[0], *O, x.shape[4])
-    y, index = nans(*shape, dtype=x.dtype), np.full(shape if recorded else (0,) * 5, -1, np.int32)
+    y, dtype = nans(*shape, dtype=x.dtype), np.uint8 if np.prod(integers[0]) <= 256 else np.int32
+    index = np.full(shape if recorded else (0,) * 5, 200, dtype)
     outputs = (y, index) if kind == "max" else (y,)
     kernel("pool", f"{kind}_pool_forward", device)(*outputs, x, *sum(integers, ()))
     return outputs
@@ -77,6 +79,7 @@ def test_worked_example(device):
 @given(pools(), seeds)
 @example(POINT, 0)
 @example(GLOBAL, 0)
+@example(LARGE, 0)
 @example(GAPS, 0)
 @example(SAME, 0)
 @example(CUT, 0)
@@ -91,6 +94,7 @@ def test_equals_reference_exactly_on_integers(device, geometry, seed):
             np.testing.assert_array_equal(one, other)
     y, index = forward("numpy", "max", x, geometry)
     assert index.min() >= 0
+    assert index.max() < np.prod(geometry[2])
     dy = integer_valued(rng, *y.shape)
     np.testing.assert_array_equal(
         *(backward(d, "max", dy, index, geometry) for d in (device, "numpy"))

@@ -53,8 +53,9 @@ def max_pool_forward_numpy(y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
     Parameters
     ----------
     y : (N, OD, OH, OW, C), overwritten
-    index : int32 (N, OD, OH, OW, C), overwritten, or size zero where no gradient is wanted
+    index : (N, OD, OH, OW, C), overwritten, or size zero where no gradient is wanted
         Which position won, ``(i * KH + j) * KW + k``: the first of equals, the last of NaNs.
+        It is of uint8, or of int32 for windows of more than 256 elements.
     x : (N, D, H, W, C)
     KD, KH, KW : int
         Extent of the window.
@@ -229,8 +230,11 @@ def _max_rows(start, stop, worker, y, index, x, KD, KH, KW, SD, SH, SW, PD, PH, 
                         best[c] = _larger(v3[c], _larger(v2[c], b))
                 else:
                     won = index[n, od, oh, ow]
+                    if p == 0:  # in the loop below, it would not become vectors
+                        for c in range(C):
+                            best[c], won[c] = LOWEST, n0
                     for c in range(C):
-                        b, number = (best[c], won[c]) if p else (LOWEST, n0)
+                        b, number = best[c], np.int32(won[c])
                         b, number = _better(v0[c], n0, b, number)
                         b, number = _better(v1[c], n1, b, number)
                         b, number = _better(v2[c], n2, b, number)
@@ -509,7 +513,7 @@ def _max_gradient_elements(dx, dy, index, image, outputs, window, by):
                     at = ((n * OD + od) * OH + oh) * OW * C + c
                     line = ((d + PD - od * SD) * KH + h + PH - oh * SH) * KW + w + PW
                     for ow in range(w0, w1):
-                        if index[at + ow * C] == line - ow * SW:
+                        if np.int32(index[at + ow * C]) == line - ow * SW:
                             total += dy[at + ow * C]
             dx[n * size + e] = total
 
@@ -529,7 +533,7 @@ def _max_gradient_windows(dx, dy, index, image, outputs, window, by):
             won, gradient = np.int32(-1), ZERO
             if od < OD and oh < OH and ow < OW:
                 at = (((n * OD + od) * OH + oh) * OW + ow) * C + c
-                won, gradient = index[at], dy[at]
+                won, gradient = np.int32(index[at]), dy[at]
             d, h, w = od * KD, oh * KH, ow * KW
             for i in range(min(KD, D - d)):
                 for j in range(min(KH, H - h)):

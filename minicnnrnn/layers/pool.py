@@ -1,8 +1,7 @@
 """Max and average pooling in one to three dimensions, over windows and over everything."""
 
+import math
 from typing import Any
-
-import numpy as np
 
 from minicnnrnn import shapes
 from minicnnrnn.layers.base import Layer, Shape
@@ -94,10 +93,10 @@ class Pooling(Layer):
 
     def forward(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         """The maximum or the average of every window."""
-        outputs, _, y5, _ = self._plan(x.shape)
+        outputs, _, y5, geometry = self._plan(x.shape)
         y, index = self.buffer("y", *outputs), None
         if training and self.maximum:
-            index = self.buffer("index", *y5, dtype=np.int32)
+            index = self._index(geometry, *y5)
         self.pool(y, x, index)
         self._saved = x.shape, index
         return y, self.pass_mask(mask)
@@ -106,10 +105,15 @@ class Pooling(Layer):
         """Write the maxima, and where they were unless `index` is ``None``; or the averages."""
         _, x5, y5, geometry = self._plan(x.shape)
         if self.maximum:
-            index = self.buffer("no index", *(0,) * 5, dtype=np.int32) if index is None else index
+            index = self._index(geometry, *(0,) * 5) if index is None else index
             self.kernels.max_pool_forward(y.reshape(y5), index, x.reshape(x5), *geometry)
         else:
             self.kernels.average_pool_forward(y.reshape(y5), x.reshape(x5), *geometry)
+
+    def _index(self, geometry: tuple[int, ...], *shape: int) -> Any:
+        """Memory for the numbers of positions in a window."""
+        dtype = "uint8" if math.prod(geometry[:3]) <= 256 else "int32"
+        return self.buffer(f"index {dtype}", *shape, dtype=dtype)
 
     def backward(self, dy: Any, input_gradient: bool = True) -> Any:
         """Every input collects from the windows that it was in (maximum: that chose it)."""
