@@ -17,7 +17,8 @@ The share of the peak is what matrix products and convolutions need (forward, an
 backward, but no gradient of the model's input), over what the building block reaches in the
 first-level cache on as many threads, just before and just after in the same process.
 
-With everything, fitting.py, single.py, starting.py, memory.py and scale.py follow.
+With everything, fitting.py, single.py, starting.py, memory.py, scale.py and limits.py follow;
+what the last one finds goes into results/README.md.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from turns import HERE, THREADS, say
 
 RESULTS, README = HERE / "results", HERE.parent / "README.md"
 PEERS = {"torch": "PyTorch", "jax": "JAX", "keras": "Keras on JAX", "tinygrad": "tinygrad"}
-SECTIONS = ("fitting", "single", "starting", "memory", "scale")
+SECTIONS = ("fitting", "single", "starting", "memory", "scale", "limits")
 
 
 def missing(peer):
@@ -178,12 +179,12 @@ def cells_of(of_row, pass_, peers):
             yield f"**{part['ratio']:.2f}**"
 
 
-def put(name, text):
-    """Replace what stands between two comments of README.md."""
-    begin, end = f"<!-- benchmark: {name} -->\n", "<!-- end -->"
-    before, found, rest = README.read_text().partition(begin)
+def put(name, text, file=None):
+    """Replace what stands between two comments of a file, README.md unless another is given."""
+    file, begin, end = file or README, f"<!-- benchmark: {name} -->\n", "<!-- end -->"
+    before, found, rest = file.read_text().partition(begin)
     if found:
-        README.write_text(before + begin + text + "\n" + end + rest.partition(end)[2])
+        file.write_text(before + begin + text + "\n" + end + rest.partition(end)[2])
 
 
 def main():
@@ -251,9 +252,16 @@ def publish(whole):
     note = f"; {', '.join(later)} again on {', '.join(dates)}, with later code" if later else ""
     text = table(whole["rows"], heading(whole["machine"], not whole["torch.compile"]) + note)
     lines = ["| | this package | peer | |", "| --- | ---: | ---: | ---: |"]
-    for name in SECTIONS:
+    for name in SECTIONS[:-1]:
         lines += importlib.import_module(name).lines(whole[name])
     print(text, *lines, sep="\n")
+    against_torch = {
+        (r["row"], name): r[name]["ratio"]
+        for r in whole["rows"] if r["peer"] == "torch" for name in PASSES if name in r
+    }  # fmt: skip
+    if "limits" in whole:
+        limits = importlib.import_module("limits").table(whole["limits"], against_torch)
+        put("limits", "\n".join(limits), RESULTS / "README.md")
     put("cpu", text)
     put("cpu: more", "\n".join(lines))
 
