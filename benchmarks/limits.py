@@ -1,4 +1,4 @@
-"""What a train step and a prediction wait for: the time of every kernel, and of what is beside them.
+"""What a train step and a prediction take their time for: kernels, and what is beside them.
 
     python benchmarks/limits.py
 
