@@ -32,7 +32,7 @@ class Sequential(Training):
     trainable : bool
         ``False`` freezes all layers, also those that are added later.
     cuda_graph : bool
-        On a GPU, run train steps as CUDA graphs: the second step of a kind is recorded, and
+        On a GPU, steps become CUDA graphs: the second one of a kind is recorded, and
         replayed for all that follow, with the same bits. ``False`` launches every kernel of every
         step, as for a layer of your own whose Python does something else each time that no kernel
         sees. May be set at any time.
