@@ -256,7 +256,7 @@ def publish(whole):
         lines += importlib.import_module(name).lines(whole[name])
     print(text, *lines, sep="\n")
     against_torch = {
-        (r["row"], name): r[name]["ratio"]
+        (r["row"], name): r[name]
         for r in whole["rows"] if r["peer"] == "torch" for name in PASSES if name in r
     }  # fmt: skip
     if "limits" in whole:
