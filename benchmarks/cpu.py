@@ -249,7 +249,7 @@ def publish(whole):
     """Print the tables and put them into README.md."""
     later = whole.get("measured again", {})
     dates = sorted({machine["date"] for machine in later.values()})
-    note = f"; {', '.join(later)} again on {', '.join(dates)}, with later code" if later else ""
+    note = f"; {', '.join(later)} again on {', '.join(dates)}" if later else ""
     text = table(whole["rows"], heading(whole["machine"], not whole["torch.compile"]) + note)
     lines = ["| | this package | peer | |", "| --- | ---: | ---: | ---: |"]
     for name in SECTIONS[:-1]:

@@ -12,7 +12,7 @@ import time
 import rows as models
 import turns
 
-ROUNDS, EPOCHS, BATCH = min(3, turns.ROUNDS), 3, 32
+ROUNDS, EPOCHS, BATCH = min(7, turns.ROUNDS), 3, 32
 ACCURACY = 0.95  # what each must reach on its training images in the last epoch
 
 
