@@ -42,9 +42,10 @@ def parts_of_batch(layers: Sequence[Layer], x_shape: tuple[int, ...], cache: int
     cache : int
         Bytes that the largest output of a layer may take.
     """
-    largest, weights, shape = 1, 0, x_shape
+    shape: Any = x_shape
+    largest, weights = 1, 0
     for layer in layers:
-        shape = layer.compute_output_shape(shape)  # type: ignore[assignment]
+        shape = layer.compute_output_shape(shape)
         largest = max(largest, 4 * math.prod(shape[1:]))
         weights += sum(weight.size for weight in layer.weights)
     fit = max(cache, 4 * WEIGHTS * weights) // largest

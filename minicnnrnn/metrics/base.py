@@ -341,6 +341,7 @@ class Mean(KerasMetric):
         totals = np.zeros(2) if self._state is None else self._state[1]
         self._state = self, totals + np.array([np.sum(values * weights), np.sum(weights)])
 
+    # The same reason as for ``update_state``.
     def __call__(self, values: Any, sample_weight: Any = None) -> Any:  # type: ignore[override]
         """Add values, and return the metric of all so far."""
         self.update_state(values, sample_weight)
