@@ -273,7 +273,7 @@ if JIT:
         return types.void(rows, wide, arguments), codegen
 
     @intrinsic
-    def _stack_floats(typingctx, count):
+    def stack_floats(typingctx, count):
         """The address of a tile's worth of floats on the stack."""
 
         def codegen(context, builder, signature, values):
@@ -293,7 +293,7 @@ else:  # the plain Python twins
 
     _stack: collections.deque[Any] = collections.deque(maxlen=64)  # deeper than calls nest
 
-    def _stack_floats(count: int) -> int:
+    def stack_floats(count: int) -> int:
         _stack.append(np.zeros(TILE_FLOATS, np.float32))
         return int(_stack[-1].ctypes.data)
 
@@ -335,7 +335,7 @@ def gemm_block(c, ldc, M, columns, a, am, ak, ao, b, ldb, br, K, R, bias, flags)
     width = PANEL if wide else VECTOR_WIDTH
     height = WIDE_ROWS if wide else NARROW_ROWS
     tiles = (M + height - 1) // height
-    scratch = _stack_floats(TILE_FLOATS)
+    scratch = stack_floats(TILE_FLOATS)
     bias_row = bias
     if flags & ADD_BIAS and columns != width:
         bias_row = scratch + 4 * height * width
@@ -454,7 +454,7 @@ def _product_range(
 
 @once(11)
 def gemm_product(c, ldc, a, am, ak, packed, M, N, K, bias, flags):
-    zero = _stack_floats(2)
+    zero = stack_floats(2)
     integers(zero)[0] = 0
     block = _row_block(M)
     items = (M + block - 1) // block * panels(N)
@@ -495,7 +495,7 @@ def _transposed_range(start, stop, worker, c, a, b, M, N, K, zero, scratch, bloc
 
 @once(7)
 def gemm_transposed(c, a, b, M, N, K, scratch):
-    zero = _stack_floats(2)
+    zero = stack_floats(2)
     integers(zero)[0] = 0
     block = _row_block(M)
     items = (M + block - 1) // block * panels(N)

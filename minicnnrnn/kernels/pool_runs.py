@@ -1,0 +1,219 @@
+"""Runs of pooling: pixels of a row that see their windows alike, in whole vectors of channels.
+
+A table says which places a pixel meets: pairs of a distance and of the position's number in the
+window. All pixels of a run share it. A Numba loop over the few channels of each pixel would find
+out for longer whether the arrays overlap: pooling takes a third of the time so.
+"""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, once
+from minicnnrnn.kernels.panel import FLOAT, floats, integers
+
+PLACES = 16  # pairs in a table; windows with more of them are gone through in several passes
+LANE = ir.IntType(32)
+
+if JIT:
+
+    class _RunEmitter:
+        """Emits the loops over a run: pixels, vectors of channels, places of the table."""
+
+        def __init__(self, builder: ir.IRBuilder, arguments: list[ir.Value], bits: int):
+            self.builder, self.bits = builder, bits
+            (self.to, self.number, self.of, self.count, self.step_to, self.step_of, self.C,
+             self.table, self.places, fresh) = arguments  # fmt: skip
+            self.fresh = builder.icmp_signed("!=", fresh, INT(0))
+
+        def emit(self, body: Any) -> None:
+            """``body(lanes, to, of, number)``, with addresses, for all channels of all pixels."""
+            builder = self.builder
+            with cgutils.for_range(builder, self.count) as pixel:
+                to = builder.add(self.to, builder.mul(pixel.index, self.step_to))
+                of = builder.add(self.of, builder.mul(pixel.index, self.step_of))
+                number = builder.mul(pixel.index, builder.mul(self.C, INT(self.bits // 8)))
+                number = builder.add(self.number, number)
+                done: Any = INT(0)
+                for lanes in (2 * VECTOR_WIDTH, VECTOR_WIDTH, 1):
+                    groups = builder.sdiv(builder.sub(self.C, done), INT(lanes))
+                    with cgutils.for_range(builder, groups) as group:
+                        c = builder.add(done, builder.mul(group.index, INT(lanes)))
+                        at = builder.mul(c, INT(4))
+                        index = builder.add(number, builder.mul(c, INT(self.bits // 8)))
+                        body(lanes, builder.add(to, at), builder.add(of, at), index)
+                    done = builder.add(done, builder.mul(groups, INT(lanes)))
+
+        def kind(self, lanes: int, element: ir.Type = FLOAT) -> ir.Type:
+            return element if lanes == 1 else ir.VectorType(element, lanes)
+
+        def value(self, lanes: int, number: Any, element: ir.Type = FLOAT) -> ir.Value:
+            """A constant in all lanes."""
+            return ir.Constant(
+                self.kind(lanes, element), number if lanes == 1 else [number] * lanes
+            )
+
+        def load(self, lanes: int, address: ir.Value, element: ir.Type = FLOAT) -> ir.Value:
+            pointer = self.builder.inttoptr(address, self.kind(lanes, element).as_pointer())
+            return self.builder.load(pointer, align=element.width // 8 if element != FLOAT else 4)
+
+        def store(self, lanes: int, value: ir.Value, address: ir.Value, align: int = 4) -> None:
+            pointer = self.builder.inttoptr(address, value.type.as_pointer())
+            self.builder.store(value, pointer, align=align)
+
+        def in_all_lanes(self, lanes: int, number: ir.Value) -> ir.Value:
+            number = self.builder.trunc(number, LANE)
+            if lanes == 1:
+                return number
+            undefined = ir.Constant(self.kind(lanes, LANE), ir.Undefined)
+            vector = self.builder.insert_element(undefined, number, LANE(0))
+            return self.builder.shuffle_vector(
+                vector, undefined, ir.Constant(self.kind(lanes, LANE), [0] * lanes)
+            )
+
+        def place(self, index: ir.Value) -> tuple[ir.Value, ir.Value]:
+            """A pair of the table."""
+            entry = self.builder.add(self.table, self.builder.mul(index, INT(16)))
+            pointer = self.builder.inttoptr(entry, INT.as_pointer())
+            return self.builder.load(pointer), self.builder.load(
+                self.builder.gep(pointer, [INT(1)])
+            )
+
+        def largest(self, lanes: int, to: ir.Value, of: ir.Value, number: ir.Value) -> None:
+            """The largest of all places, and its number if there are bits for one."""
+            builder, bits = self.builder, self.bits
+            old = builder.select(self.fresh, self.value(lanes, float("-inf")), self.load(lanes, to))
+            best = cgutils.alloca_once_value(builder, old)
+            if bits:
+                _, first = self.place(INT(0))
+                known = self.load(lanes, number, ir.IntType(bits))
+                if bits < 32:
+                    known = builder.zext(known, self.kind(lanes, LANE))
+                known = builder.select(self.fresh, self.in_all_lanes(lanes, first), known)
+                won = cgutils.alloca_once_value(builder, known)
+            with cgutils.for_range(builder, self.places) as loop:
+                distance, name = self.place(loop.index)
+                v = self.load(lanes, builder.add(of, builder.mul(distance, INT(4))))
+                b = builder.load(best)
+                wins = builder.or_(
+                    builder.fcmp_ordered(">", v, b), builder.fcmp_unordered("uno", v, v)
+                )
+                builder.store(builder.select(wins, v, b), best)
+                if bits:
+                    name = self.in_all_lanes(lanes, name)
+                    builder.store(builder.select(wins, name, builder.load(won)), won)
+            self.store(lanes, builder.load(best), to)
+            if bits:
+                result = builder.load(won)
+                if bits < 32:
+                    result = builder.trunc(result, self.kind(lanes, ir.IntType(bits)))
+                self.store(lanes, result, number, bits // 8)
+
+        def collected(self, lanes: int, to: ir.Value, of: ir.Value, number: ir.Value) -> None:
+            """The sum over all windows that the pixel has won."""
+            builder, zero = self.builder, self.value(lanes, 0.0)
+            old = builder.select(self.fresh, zero, self.load(lanes, to))
+            total = cgutils.alloca_once_value(builder, old)
+            with cgutils.for_range(builder, self.places) as loop:
+                distance, name = self.place(loop.index)
+                v = self.load(lanes, builder.add(of, builder.mul(distance, INT(4))))
+                distance = builder.mul(distance, INT(self.bits // 8))
+                won = self.load(lanes, builder.add(number, distance), ir.IntType(self.bits))
+                if self.bits < 32:
+                    won = builder.zext(won, self.kind(lanes, LANE))
+                mine = builder.icmp_signed("==", won, self.in_all_lanes(lanes, name))
+                v = builder.select(mine, v, zero)
+                builder.store(builder.fadd(builder.load(total), v), total)
+            self.store(lanes, builder.load(total), to)
+
+    def _run(name: str, widths: tuple[int, ...]) -> Any:
+        """An intrinsic that runs one of the emitter's bodies, for the width of the numbers."""
+
+        @intrinsic
+        def run(typingctx, arguments):
+            def codegen(context, builder, signature, values):
+                width, *members = (builder.extract_value(values[0], i) for i in range(11))
+                done = builder.append_basic_block("done")
+                switch = builder.switch(width, done)
+                for bits in widths:
+                    block = builder.append_basic_block(f"bits_{bits}")
+                    switch.add_case(INT(bits), block)
+                    builder.position_at_end(block)
+                    emitter = _RunEmitter(builder, members, bits)
+                    emitter.emit(getattr(emitter, name))
+                    builder.branch(done)
+                builder.position_at_end(done)
+                return context.get_dummy_value()
+
+            return types.void(arguments), codegen
+
+        return run
+
+    _largest, _collected = _run("largest", (0, 8, 32)), _run("collected", (8, 32))
+
+else:  # the plain Python twins
+
+    def _members(arguments: tuple[int, ...], pixel: int) -> Any:
+        """Of one pixel: its row, what it meets, how to find numbers, whether it is fresh."""
+        bits, to, number, of, _, step_to, step_of, C, table, places, fresh = arguments
+        kind, pairs = np.dtype(f"uint{bits or 8}"), integers(table)[: 2 * places].reshape(-1, 2)
+        row = floats(to + pixel * step_to)[:C]
+
+        def numbers(distance: int) -> Any:
+            start = number + (pixel * C + distance) * kind.itemsize
+            return np.frombuffer((ctypes.c_char * (C * kind.itemsize)).from_address(int(start)), kind)
+
+        met = [(floats(of + pixel * step_of + 4 * d)[:C], d, position) for d, position in pairs]
+        return row, met, numbers, bool(fresh)
+
+    def _largest(arguments: tuple[int, ...]) -> None:
+        bits, count = arguments[0], arguments[4]
+        for pixel in range(count):
+            row, met, numbers, fresh = _members(arguments, pixel)
+            if fresh:
+                row[:] = -np.inf
+            won = numbers(0) if bits else np.empty(row.shape, np.int32)
+            if fresh and bits:
+                won[:] = met[0][2]
+            for v, _, position in met:
+                wins = (v > row) | np.isnan(v)
+                row[wins], won[wins] = v[wins], position
+
+    def _collected(arguments: tuple[int, ...]) -> None:
+        for pixel in range(arguments[4]):
+            row, met, numbers, fresh = _members(arguments, pixel)
+            if fresh:
+                row[:] = 0
+            for v, distance, position in met:
+                row += np.where(numbers(distance) == position, v, np.float32(0))
+
+
+@once(11)
+def largest_of_run(bits, y, number, x, count, step_y, step_x, C, table, places, fresh):
+    """The largest of the places of every pixel, and its position in the window.
+
+    Parameters
+    ----------
+    bits : 8 or 32 for the width of a position's number, 0 where none is wanted
+    y, number, x : addresses of the first pixel's output, of its number, and of what the distances
+        are from
+    count, step_y, step_x, C : pixels, bytes from one to the next in `y` and in `x`, channels;
+        numbers lie `C` apart
+    table, places : address of the pairs, distances in elements, and how many; at least one
+    fresh : 0 to go on with what stands in `y` and in `number`
+    """
+    _largest((bits, y, number, x, count, step_y, step_x, C, table, places, fresh))
+
+
+@once(11)
+def collect_run(bits, dx, number, dy, count, step_dx, step_dy, C, table, places, fresh):
+    """Add the gradients of those places whose number is the pair's.
+
+    Parameters as in ``largest_of_run``, with numbers beside `dy`; no places leave zeros.
+    """
+    _collected((bits, dx, number, dy, count, step_dx, step_dy, C, table, places, fresh))
