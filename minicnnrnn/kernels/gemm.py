@@ -474,21 +474,22 @@ def product(c, c0, ldc, a, a0, am, ak, packed, p0, M, N, K, bias, flags):
 
 @inner
 def _transposed_range(start, stop, worker, c, a, b, M, N, K, zero, scratch, block):
-    blocks = (M + block - 1) // block
-    panel = scratch + 4 * worker * DEPTH_BLOCK * PANEL
+    count = panels(N)
+    panel = scratch + 4 * worker * DEPTH_BLOCK * (PANEL + block)
+    columns = panel + 4 * DEPTH_BLOCK * PANEL
     item = start
-    while item < stop:  # a panel, and all the row blocks of this range that lie in it
-        n, first = item // blocks * PANEL, item % blocks
-        last = min(blocks, first + stop - item)
-        columns = min(PANEL, N - n)
+    while item < stop:  # a block of A's columns, and all the panels of this range that meet it
+        m, first = item // count * block, item % count
+        last, rows = min(count, first + stop - item), min(block, M - m)
         for k in range(0, K, DEPTH_BLOCK):
             depth = min(DEPTH_BLOCK, K - k)
-            pack_panel_at(panel, b + 4 * (k * N + n), N, 1, depth, columns)
-            for m in range(first * block, min(M, last * block), block):
+            _copy_columns(columns, block, a + 4 * (k * M + m), M, depth, rows)
+            for n in range(first * PANEL, min(N, last * PANEL), PANEL):
+                width = min(PANEL, N - n)
+                pack_panel_at(panel, b + 4 * (k * N + n), N, 1, depth, width)
                 gemm_block((
-                    c + 4 * (m * N + n), N, min(block, M - m), columns, a + 4 * (k * M + m),
-                    1, M, zero, panel, panel_width(columns), 0, depth, 1, 0,
-                    ACCUMULATE if k else OVERWRITE,
+                    c + 4 * (m * N + n), N, rows, width, columns, 1, block, zero, panel,
+                    panel_width(width), 0, depth, 1, 0, ACCUMULATE if k else OVERWRITE,
                 ))  # fmt: skip
         item += last - first
 
@@ -514,7 +515,7 @@ def product_transposed(c, c0, a, a0, b, b0, M, N, K, ws, s0):
 
 @inner
 def product_transposed_workspace():
-    return MAX_WORKERS * DEPTH_BLOCK * PANEL
+    return MAX_WORKERS * DEPTH_BLOCK * (PANEL + ROW_BLOCK)
 
 
 @inner
