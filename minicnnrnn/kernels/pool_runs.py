@@ -27,7 +27,7 @@ if JIT:
 
         def __init__(self, builder: ir.IRBuilder, arguments: list[ir.Value], bits: int):
             self.builder, self.bits = builder, bits
-            (self.to, self.number, self.of, self.count, self.step_to, self.step_of, self.C,
+            (self.to, self.numbers, self.of, self.count, self.step_to, self.step_of, self.C,
              self.table, self.places, fresh) = arguments  # fmt: skip
             self.fresh = builder.icmp_signed("!=", fresh, INT(0))
 
@@ -38,7 +38,7 @@ if JIT:
                 to = builder.add(self.to, builder.mul(pixel.index, self.step_to))
                 of = builder.add(self.of, builder.mul(pixel.index, self.step_of))
                 number = builder.mul(pixel.index, builder.mul(self.C, INT(self.bits // 8)))
-                number = builder.add(self.number, number)
+                number = builder.add(self.numbers, number)
                 done: Any = INT(0)
                 for lanes in (2 * VECTOR_WIDTH, VECTOR_WIDTH, 1):
                     groups = builder.sdiv(builder.sub(self.C, done), INT(lanes))
@@ -76,60 +76,74 @@ if JIT:
                 vector, undefined, ir.Constant(self.kind(lanes, LANE), [0] * lanes)
             )
 
-        def place(self, index: ir.Value) -> tuple[ir.Value, ir.Value]:
-            """A pair of the table."""
-            entry = self.builder.add(self.table, self.builder.mul(index, INT(16)))
-            pointer = self.builder.inttoptr(entry, INT.as_pointer())
-            return self.builder.load(pointer), self.builder.load(
-                self.builder.gep(pointer, [INT(1)])
-            )
+        def number(self, lanes: int, address: ir.Value) -> ir.Value:
+            """The number of a position from memory, as wide as an element."""
+            value = self.load(lanes, address, ir.IntType(self.bits))
+            return value if self.bits == 32 else self.builder.zext(value, self.kind(lanes, LANE))
+
+        def over_places(self, values: list[ir.Value], body: Any) -> list[ir.Value]:
+            """``values = body(values, distance, position)`` for all places of the table."""
+            builder, before = self.builder, self.builder.block
+            top, after = builder.append_basic_block("place"), builder.append_basic_block("after")
+            builder.cbranch(builder.icmp_signed(">", self.places, INT(0)), top, after)
+            builder.position_at_end(top)
+            index, *held = (builder.phi(kind) for kind in [INT, *(v.type for v in values)])
+            entry = builder.add(self.table, builder.mul(index, INT(16)))
+            pair = builder.inttoptr(entry, INT.as_pointer())
+            distance, position = builder.load(pair), builder.load(builder.gep(pair, [INT(1)]))
+            results, following = body(held, distance, position), builder.add(index, INT(1))
+            index.add_incoming(INT(0), before)
+            index.add_incoming(following, builder.block)
+            for phi, start, result in zip(held, values, results):
+                phi.add_incoming(start, before)
+                phi.add_incoming(result, builder.block)
+            end = builder.block
+            builder.cbranch(builder.icmp_signed("<", following, self.places), top, after)
+            builder.position_at_end(after)
+            joined = [builder.phi(value.type) for value in values]
+            for phi, start, result in zip(joined, values, results):
+                phi.add_incoming(start, before)
+                phi.add_incoming(result, end)
+            return joined
 
         def largest(self, lanes: int, to: ir.Value, of: ir.Value, number: ir.Value) -> None:
-            """The largest of all places, and its number if there are bits for one."""
+            """The largest of all places, and its position if there are bits for one."""
             builder, bits = self.builder, self.bits
-            old = builder.select(self.fresh, self.value(lanes, float("-inf")), self.load(lanes, to))
-            best = cgutils.alloca_once_value(builder, old)
+            lowest = self.value(lanes, float("-inf"))
+            values = [builder.select(self.fresh, lowest, self.load(lanes, to))]
             if bits:
-                _, first = self.place(INT(0))
-                known = self.load(lanes, number, ir.IntType(bits))
-                if bits < 32:
-                    known = builder.zext(known, self.kind(lanes, LANE))
-                known = builder.select(self.fresh, self.in_all_lanes(lanes, first), known)
-                won = cgutils.alloca_once_value(builder, known)
-            with cgutils.for_range(builder, self.places) as loop:
-                distance, name = self.place(loop.index)
+                pair = builder.inttoptr(self.table, INT.as_pointer())
+                first = self.in_all_lanes(lanes, builder.load(builder.gep(pair, [INT(1)])))
+                values.append(builder.select(self.fresh, first, self.number(lanes, number)))
+
+            def compare(values: list[ir.Value], distance: ir.Value, position: ir.Value) -> Any:
                 v = self.load(lanes, builder.add(of, builder.mul(distance, INT(4))))
-                b = builder.load(best)
-                wins = builder.or_(
-                    builder.fcmp_ordered(">", v, b), builder.fcmp_unordered("uno", v, v)
-                )
-                builder.store(builder.select(wins, v, b), best)
-                if bits:
-                    name = self.in_all_lanes(lanes, name)
-                    builder.store(builder.select(wins, name, builder.load(won)), won)
-            self.store(lanes, builder.load(best), to)
-            if bits:
-                result = builder.load(won)
-                if bits < 32:
-                    result = builder.trunc(result, self.kind(lanes, ir.IntType(bits)))
+                larger = builder.fcmp_ordered(">", v, values[0])
+                wins = builder.or_(larger, builder.fcmp_unordered("uno", v, v))
+                found = [v, self.in_all_lanes(lanes, position)]
+                return [builder.select(wins, new, old) for new, old in zip(found, values)]
+
+            best, *won = self.over_places(values, compare)
+            self.store(lanes, best, to)
+            for result in won:
+                narrow = self.kind(lanes, ir.IntType(bits))
+                result = result if bits == 32 else builder.trunc(result, narrow)
                 self.store(lanes, result, number, bits // 8)
 
         def collected(self, lanes: int, to: ir.Value, of: ir.Value, number: ir.Value) -> None:
             """The sum over all windows that the pixel has won."""
             builder, zero = self.builder, self.value(lanes, 0.0)
-            old = builder.select(self.fresh, zero, self.load(lanes, to))
-            total = cgutils.alloca_once_value(builder, old)
-            with cgutils.for_range(builder, self.places) as loop:
-                distance, name = self.place(loop.index)
+
+            def collect(values: list[ir.Value], distance: ir.Value, position: ir.Value) -> Any:
                 v = self.load(lanes, builder.add(of, builder.mul(distance, INT(4))))
-                distance = builder.mul(distance, INT(self.bits // 8))
-                won = self.load(lanes, builder.add(number, distance), ir.IntType(self.bits))
-                if self.bits < 32:
-                    won = builder.zext(won, self.kind(lanes, LANE))
-                mine = builder.icmp_signed("==", won, self.in_all_lanes(lanes, name))
-                v = builder.select(mine, v, zero)
-                builder.store(builder.fadd(builder.load(total), v), total)
-            self.store(lanes, builder.load(total), to)
+                place = builder.add(number, builder.mul(distance, INT(self.bits // 8)))
+                position = self.in_all_lanes(lanes, position)
+                mine = builder.icmp_signed("==", self.number(lanes, place), position)
+                return [builder.fadd(values[0], builder.select(mine, v, zero))]
+
+            old = builder.select(self.fresh, zero, self.load(lanes, to))
+            (total,) = self.over_places([old], collect)
+            self.store(lanes, total, to)
 
     def _run(name: str, widths: tuple[int, ...]) -> Any:
         """An intrinsic that runs one of the emitter's bodies, for the width of the numbers."""
@@ -166,7 +180,9 @@ else:  # the plain Python twins
 
         def numbers(distance: int) -> Any:
             start = number + (pixel * C + distance) * kind.itemsize
-            return np.frombuffer((ctypes.c_char * (C * kind.itemsize)).from_address(int(start)), kind)
+            return np.frombuffer(
+                (ctypes.c_char * (C * kind.itemsize)).from_address(int(start)), kind
+            )
 
         met = [(floats(of + pixel * step_of + 4 * d)[:C], d, position) for d, position in pairs]
         return row, met, numbers, bool(fresh)
