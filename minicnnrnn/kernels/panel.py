@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, inner, once, split
@@ -36,6 +35,27 @@ if JIT:
 
     floats, integers = _pointer(types.float32, FLOAT), _pointer(types.int64, INT)
 
+    def repeat(builder: ir.IRBuilder, count: ir.Value, values: list[Any], body: Any) -> list[Any]:
+        """Emit ``values = body(index, values)``, `count` times, and return the last values.
+
+        They stay in registers; what is stored and loaded again in a loop goes through memory.
+        """
+        before, top = builder.block, builder.append_basic_block("repeat")
+        after = builder.append_basic_block("repeated")
+        builder.cbranch(builder.icmp_signed(">", count, INT(0)), top, after)
+        builder.position_at_end(top)
+        index, *held = (builder.phi(kind) for kind in (INT, *(value.type for value in values)))
+        results, following = body(index, held), builder.add(index, INT(1))
+        end = builder.block
+        builder.cbranch(builder.icmp_signed("<", following, count), top, after)
+        builder.position_at_end(after)
+        joined = [builder.phi(value.type) for value in values]
+        ends = [*zip(held, values, results), *zip(joined, values, results)]
+        for phi, first, last in [(index, INT(0), following), *ends]:
+            phi.add_incoming(first, before)
+            phi.add_incoming(last, end)
+        return joined
+
     @intrinsic
     def _move_rows(typingctx, arguments):
         """Move rows of a full panel and add them up, in whole vectors.
@@ -55,24 +75,24 @@ if JIT:
                 return builder.inttoptr(where, VECTOR.as_pointer())
 
             def move(gated: bool) -> None:
-                totals = [cgutils.alloca_once_value(builder, zero) for _ in range(2)]
-                with cgutils.for_range(builder, rows) as loop:
-                    row = builder.mul(loop.index, step)
-                    target = builder.mul(loop.index, INT(4 * PANEL))
-                    for j in range(2):
+                def one(index: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
+                    row, target = builder.mul(index, step), builder.mul(index, INT(4 * PANEL))
+                    following = []
+                    for j, total in enumerate(totals):
                         value = builder.load(at(source, row, j), align=4)
                         if gated:
                             limit = builder.load(at(gate, row, j), align=4)
                             closed = builder.fcmp_ordered("<=", limit, zero)
                             value = builder.select(closed, zero, value)
                         builder.store(value, at(panel, target, j), align=4)
-                        total = builder.fadd(builder.load(totals[j]), value)
-                        builder.store(total, totals[j])
+                        following.append(builder.fadd(total, value))
+                    return following
+
+                totals = repeat(builder, rows, [zero, zero], one)
                 with builder.if_then(builder.icmp_signed("!=", sums, INT(0))):
-                    for j in range(2):
+                    for j, total in enumerate(totals):
                         old = builder.load(at(sums, INT(0), j), align=4)
-                        new = builder.fadd(old, builder.load(totals[j]))
-                        builder.store(new, at(sums, INT(0), j), align=4)
+                        builder.store(builder.fadd(old, total), at(sums, INT(0), j), align=4)
 
             with builder.if_else(builder.icmp_signed("!=", gate, INT(0))) as (then, otherwise):
                 with then:

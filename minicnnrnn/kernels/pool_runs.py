@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, once
-from minicnnrnn.kernels.panel import FLOAT, floats, integers
+from minicnnrnn.kernels.panel import FLOAT, floats, integers, repeat
 
 PLACES = 16  # pairs in a table; windows with more of them are gone through in several passes
 LANE = ir.IntType(32)
@@ -83,28 +83,16 @@ if JIT:
 
         def over_places(self, values: list[ir.Value], body: Any) -> list[ir.Value]:
             """``values = body(values, distance, position)`` for all places of the table."""
-            builder, before = self.builder, self.builder.block
-            top, after = builder.append_basic_block("place"), builder.append_basic_block("after")
-            builder.cbranch(builder.icmp_signed(">", self.places, INT(0)), top, after)
-            builder.position_at_end(top)
-            index, *held = (builder.phi(kind) for kind in [INT, *(v.type for v in values)])
-            entry = builder.add(self.table, builder.mul(index, INT(16)))
-            pair = builder.inttoptr(entry, INT.as_pointer())
-            distance, position = builder.load(pair), builder.load(builder.gep(pair, [INT(1)]))
-            results, following = body(held, distance, position), builder.add(index, INT(1))
-            index.add_incoming(INT(0), before)
-            index.add_incoming(following, builder.block)
-            for phi, start, result in zip(held, values, results):
-                phi.add_incoming(start, before)
-                phi.add_incoming(result, builder.block)
-            end = builder.block
-            builder.cbranch(builder.icmp_signed("<", following, self.places), top, after)
-            builder.position_at_end(after)
-            joined = [builder.phi(value.type) for value in values]
-            for phi, start, result in zip(joined, values, results):
-                phi.add_incoming(start, before)
-                phi.add_incoming(result, end)
-            return joined
+            builder = self.builder
+
+            def at_place(index: ir.Value, held: list[ir.Value]) -> list[ir.Value]:
+                entry = builder.add(self.table, builder.mul(index, INT(16)))
+                pair = builder.inttoptr(entry, INT.as_pointer())
+                distance, position = (builder.gep(pair, [INT(i)]) for i in range(2))
+                results: list[ir.Value] = body(held, *map(builder.load, (distance, position)))
+                return results
+
+            return repeat(builder, self.places, values, at_place)
 
         def largest(self, lanes: int, to: ir.Value, of: ir.Value, number: ir.Value) -> None:
             """The largest of all places, and its position if there are bits for one."""
