@@ -168,9 +168,8 @@ else:  # the plain Python twins
 
         def numbers(distance: int) -> Any:
             start = number + (pixel * C + distance) * kind.itemsize
-            return np.frombuffer(
-                (ctypes.c_char * (C * kind.itemsize)).from_address(int(start)), kind
-            )
+            memory = (ctypes.c_uint8 * (C * kind.itemsize)).from_address(int(start))
+            return np.ctypeslib.as_array(memory).view(kind)
 
         met = [(floats(of + pixel * step_of + 4 * d)[:C], d, position) for d, position in pairs]
         return row, met, numbers, bool(fresh)
