@@ -19,6 +19,29 @@ GRAIN = 500_000  # multiply-adds that make it worth waking a second thread
 FLOAT = ir.FloatType()
 VECTOR = ir.VectorType(FLOAT, VECTOR_WIDTH)
 
+
+def repeat(builder: ir.IRBuilder, count: ir.Value, values: list[Any], body: Any) -> list[Any]:
+    """Emit ``values = body(index, values)``, `count` times, and return the last values.
+
+    They stay in registers; what is stored and loaded again in a loop goes through memory.
+    """
+    before, top = builder.block, builder.append_basic_block("repeat")
+    after = builder.append_basic_block("repeated")
+    builder.cbranch(builder.icmp_signed(">", count, INT(0)), top, after)
+    builder.position_at_end(top)
+    index, *held = (builder.phi(kind) for kind in (INT, *(value.type for value in values)))
+    results, following = body(index, held), builder.add(index, INT(1))
+    end = builder.block
+    builder.cbranch(builder.icmp_signed("<", following, count), top, after)
+    builder.position_at_end(after)
+    joined = [builder.phi(value.type) for value in values]
+    ends = [*zip(held, values, results), *zip(joined, values, results)]
+    for phi, first, last in [(index, INT(0), following), *ends]:
+        phi.add_incoming(first, before)
+        phi.add_incoming(last, end)
+    return joined
+
+
 if JIT:
 
     def _pointer(kind: Any, element: Any) -> Any:
@@ -34,27 +57,6 @@ if JIT:
         return pointer
 
     floats, integers = _pointer(types.float32, FLOAT), _pointer(types.int64, INT)
-
-    def repeat(builder: ir.IRBuilder, count: ir.Value, values: list[Any], body: Any) -> list[Any]:
-        """Emit ``values = body(index, values)``, `count` times, and return the last values.
-
-        They stay in registers; what is stored and loaded again in a loop goes through memory.
-        """
-        before, top = builder.block, builder.append_basic_block("repeat")
-        after = builder.append_basic_block("repeated")
-        builder.cbranch(builder.icmp_signed(">", count, INT(0)), top, after)
-        builder.position_at_end(top)
-        index, *held = (builder.phi(kind) for kind in (INT, *(value.type for value in values)))
-        results, following = body(index, held), builder.add(index, INT(1))
-        end = builder.block
-        builder.cbranch(builder.icmp_signed("<", following, count), top, after)
-        builder.position_at_end(after)
-        joined = [builder.phi(value.type) for value in values]
-        ends = [*zip(held, values, results), *zip(joined, values, results)]
-        for phi, first, last in [(index, INT(0), following), *ends]:
-            phi.add_incoming(first, before)
-            phi.add_incoming(last, end)
-        return joined
 
     @intrinsic
     def _move_rows(typingctx, arguments):
