@@ -73,7 +73,7 @@ def test_a_nan_stays_and_infinity_saturates(function):
     y = np.zeros(4, np.float32)
     function(y, x)
     assert np.isnan(y[0])
-    assert y[1] == 1
+    assert y[1] == pytest.approx(1, abs=2e-7)  # 1 with fused multiply-adds
     assert y[2] in (-1, 0)
 
 

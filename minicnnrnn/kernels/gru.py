@@ -3,6 +3,7 @@
 import numpy as np
 
 from minicnnrnn.kernels.activation import differentiate
+from minicnnrnn.kernels.formula import elementwise
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
 from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
@@ -30,6 +31,7 @@ from minicnnrnn.kernels.recurrent import (
     ZERO,
     ZERO_TABLE,
     activated,
+    add,
     alpha_of,
     arriving,
     backward_inputs,
@@ -57,6 +59,7 @@ from minicnnrnn.kernels.recurrent import (
     through,
     weight_scratch,
 )
+from minicnnrnn.kernels.tiles import copy_run
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -290,6 +293,23 @@ def gru_prepare_cpu(w, u, ws):
     pack_pair(ws, candidate, w, u, 2 * U, 3 * U, C, U, U)
 
 
+# The steps of a cell between its activations, as formulas of whole vectors.
+
+_add_product = elementwise(lambda a, r, seen: (a + r * seen,), 3, 1)
+_reset = elementwise(lambda h, r: (r * h, r * h), 2, 2)
+
+
+def _mixed(z, a, h):
+    new = z * h + (1 - z) * a
+    return new, new
+
+
+_mix = elementwise(_mixed, 3, 2)
+_through_mix = elementwise(lambda dh, z, a, h: (dh * (h - a), dh * (1 - z), dh * z), 4, 3)
+_through_seen = elementwise(lambda d, h, r, dh: (d * h, dh + d * r), 4, 2)
+_through_reset = elementwise(lambda da, seen, r: (da * seen, da * r), 3, 2)
+
+
 @inner
 def _forward_range(
     start, stop, worker, y, h, gates, x, mask, keep, activation, recurrent_activation, reset_after,
@@ -325,16 +345,13 @@ def _forward_range(
             if mask.size and mask[n, time] == 0:
                 continue
             at = (tape + n) * G
-            r = settle(gates, at, ws, scratch, 2 * U, recurrent_activation)
-            before, seen = tail(gates, at + 2 * U), tail(gates, at + 3 * U)
+            r = settle(gates, at, ws, scratch, 2 * U, recurrent_activation) + 4 * U
+            seen, row = address(gates, at + 3 * U), address(ws, first + (n - start) * stride + C)
             if reset_after:
-                for j in range(U):
-                    before[j] += r[U + j] * seen[j]
+                before = address(gates, at + 2 * U)
+                _add_product((U, before, r, seen, before))
             else:
-                row = tail(ws, first + (n - start) * stride + C)
-                for j in range(U):
-                    row[j] *= r[U + j]
-                    seen[j] = row[j]
+                _reset((U, row, r, row, seen))
         if not reset_after:
             multiply(
                 gates, at0 + 2 * U, G, ws, first, stride, ws, candidate, K, 0, rows, U, K, ws,
@@ -342,23 +359,17 @@ def _forward_range(
             )  # fmt: skip
         for n in range(start, stop):
             at = (tape + n) * G
-            h_new, h_old = tail(h, (new + n) * U), tail(h, (old + n) * U)
+            h_new, h_old = address(h, (new + n) * U), address(h, (old + n) * U)
             if mask.size and mask[n, time] == 0:
-                for j in range(U):
-                    h_new[j] = h_old[j]
+                copy_run((h_new, h_old, 0, U))
             else:
                 z = recall(gates, at, ws, scratch, U, recurrent_activation)
                 a = settle(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
-                row = tail(ws, first + (n - start) * stride + C)
-                for j in range(U):
-                    h_new[j] = z[j] * h_old[j] + (ONE - z[j]) * a[j]
-                for j in range(U):
-                    row[j] = h_new[j]
-                keep_row(row, keep, n, U)
+                row = first + (n - start) * stride + C
+                _mix((U, z, a, h_old, h_new, address(ws, row)))
+                keep_row(tail(ws, row), keep, n, U)
             if s >= T - outputs:
-                out = tail(y, (n * outputs + s - (T - outputs)) * U)
-                for j in range(U):
-                    out[j] = h_new[j]
+                copy_run((address(y, (n * outputs + s - (T - outputs)) * U), h_new, 0, U))
 
 
 @cpu
@@ -398,39 +409,27 @@ def _backward_range(
     _, _, bias, row0 = _packed_places(C, U)
     scratch, first = bias + 4 * U + 3 * U * worker, row0 + start * stride
     sigma, phi = alpha_of(recurrent_activation), alpha_of(activation)
-    dh = tail(ws, dh0 + start * U)
-    for j in range(rows * U):
-        dh[j] = 0
+    copy_run((address(ws, dh0 + start * U), 0, 0, rows * U))
     for s in range(T - 1, -1, -1):
         time = T - 1 - s if backwards else s
         for n in range(start, stop):
             at, D = (s * N + n) * G, first + (n - start) * stride
-            d, dh, h_old = tail(ws, D), tail(ws, dh0 + n * U), tail(h, (s * N + n) * U)
+            dz, dh, h_old = address(ws, D), address(ws, dh0 + n * U), address(h, (s * N + n) * U)
             if s >= T - outputs:
-                arriving = tail(dy, (n * outputs + s - (T - outputs)) * U)
-                for j in range(U):
-                    dh[j] += arriving[j]
+                add((U, dh, address(dy, (n * outputs + s - (T - outputs)) * U), dh))
             if mask.size and mask[n, time] == 0:
-                for j in range(G):
-                    d[j] = 0
+                copy_run((dz, 0, 0, G))
                 continue
             z = recall(gates, at, ws, scratch, 2 * U, recurrent_activation)
             a = recall(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
-            seen = tail(gates, at + 3 * U)
-            for j in range(U):
-                d[j] = dh[j] * (h_old[j] - a[j])
-            for j in range(U):
-                d[2 * U + j] = dh[j] * (ONE - z[j])
-                dh[j] *= z[j]
+            seen = address(gates, at + 3 * U)
+            _through_mix((U, dh, z, a, h_old, dz, dz + 8 * U, dh))
             differentiate(ws, D + 2 * U, gates, at + 2 * U, U, activation, phi)
             if reset_after:
-                for j in range(U):
-                    d[U + j] = d[2 * U + j] * seen[j]
-                for j in range(U):
-                    d[3 * U + j] = d[2 * U + j] * z[U + j]
+                r = z + 4 * U
+                _through_reset((U, dz + 8 * U, seen, r, dz + 4 * U, dz + 12 * U))
             else:
-                for j in range(U):
-                    d[3 * U + j] = seen[j]
+                copy_run((dz + 12 * U, seen, 0, U))
         if not reset_after:
             multiply(
                 ws, reset0 + start * U, U, ws, first + 2 * U, stride, ws, u_candidate, U, 0, rows,
@@ -441,14 +440,11 @@ def _backward_range(
                 continue
             at, D = (s * N + n) * G, first + (n - start) * stride
             if not reset_after:
-                d, dh, reset = tail(ws, D), tail(ws, dh0 + n * U), tail(ws, reset0 + n * U)
-                h_old = tail(h, (s * N + n) * U)
+                dh, reset = address(ws, dh0 + n * U), address(ws, reset0 + n * U)
                 r = recall(gates, at + U, ws, scratch, U, recurrent_activation)
-                keep_row(reset, keep, n, U)
-                for j in range(U):
-                    d[U + j] = reset[j] * h_old[j]
-                for j in range(U):
-                    dh[j] += reset[j] * r[j]
+                keep_row(tail(ws, reset0 + n * U), keep, n, U)
+                h_old, dr = address(h, (s * N + n) * U), address(ws, D + U)
+                _through_seen((U, reset, h_old, r, dh, dr, dh))
             differentiate(ws, D, gates, at, 2 * U, recurrent_activation, sigma)
         copy_rows(dgates, (s * N + start) * G, G, ws, first, stride, rows, G)
         if s:  # what comes through u is added to dh, by way of `reset` if it is to be dropped
@@ -464,10 +460,9 @@ def _backward_range(
                 )  # fmt: skip
             if keep.size:
                 for n in range(start, stop):
-                    dh, through_u = tail(ws, dh0 + n * U), tail(ws, reset0 + n * U)
-                    keep_row(through_u, keep, n, U)
-                    for j in range(U):
-                        dh[j] += through_u[j]
+                    dh, through_u = address(ws, dh0 + n * U), reset0 + n * U
+                    keep_row(tail(ws, through_u), keep, n, U)
+                    add((U, dh, address(ws, through_u), dh))
         if dx.size:
             multiply(
                 dx, (start * T + time) * C, T * C, ws, first, stride, ws, w_all, 3 * U, 0, rows, C,

@@ -25,7 +25,7 @@ from minicnnrnn.kernels.on_chip import (
     summed,
     walk,
 )
-from minicnnrnn.kernels.panel import address, grain, pack, panel_size
+from minicnnrnn.kernels.panel import address, floats, grain, pack, panel_size
 from minicnnrnn.kernels.recurrent import (
     NONE,
     ONE,
@@ -34,6 +34,7 @@ from minicnnrnn.kernels.recurrent import (
     activated,
     activated_copy,
     activated_number,
+    add,
     alpha_of,
     arriving,
     backward_inputs,
@@ -61,6 +62,7 @@ from minicnnrnn.kernels.recurrent import (
     through,
     weight_scratch,
 )
+from minicnnrnn.kernels.tiles import copy_run
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -322,9 +324,9 @@ def cell_forward(h, c, old, new, tape, at, ws, scratch, U, activation, recurrent
             U, address(tape, at), address(c, old), address(c, new), address(h, new),
         ))  # fmt: skip
         return
-    i = settle(tape, at, ws, scratch, 2 * U, recurrent_activation)
-    g = settle(tape, at + 2 * U, ws, scratch + 2 * U, U, activation)
-    o = settle(tape, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation)
+    i = floats(settle(tape, at, ws, scratch, 2 * U, recurrent_activation))
+    g = floats(settle(tape, at + 2 * U, ws, scratch + 2 * U, U, activation))
+    o = floats(settle(tape, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation))
     h_new, c_new, c_old = tail(h, new), tail(c, new), tail(c, old)
     for j in range(U):
         c_new[j] = i[U + j] * c_old[j] + i[j] * g[j]
@@ -352,10 +354,10 @@ def cell_backward(
     E, OUT = scratch + 4 * U, scratch + 5 * U
     d, e, c_old = tail(dgates, D), tail(ws, E), tail(c, old)
     dh, dc = tail(dh_, dh0), tail(dc_, dc0)
-    i = recall(tape, at, ws, scratch, 2 * U, recurrent_activation)
-    g = recall(tape, at + 2 * U, ws, scratch + 2 * U, U, activation)
-    o = recall(tape, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation)
-    out = activated_copy(ws, OUT, c, new, U, activation)
+    i = floats(recall(tape, at, ws, scratch, 2 * U, recurrent_activation))
+    g = floats(recall(tape, at + 2 * U, ws, scratch + 2 * U, U, activation))
+    o = floats(recall(tape, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation))
+    out = floats(activated_copy(ws, OUT, c, new, U, activation))
     for j in range(U):
         e[j] = dh[j] * o[j]
     for j in range(U):
@@ -403,26 +405,20 @@ def _forward_range(
         )  # fmt: skip
         for n in range(start, stop):
             before, after = (old + n) * U, (new + n) * U
-            h_new = tail(h, after)
             if mask.size and mask[n, time] == 0:
-                h_old, c_old, c_new = tail(h, before), tail(c, before), tail(c, after)
-                for j in range(U):
-                    h_new[j] = h_old[j]
-                for j in range(U):
-                    c_new[j] = c_old[j]
+                copy_run((address(h, after), address(h, before), 0, U))
+                copy_run((address(c, after), address(c, before), 0, U))
             else:
                 cell_forward(
                     h, c, before, after, gates, (tape + n) * G, ws, scratch, U, activation,
                     recurrent_activation,
                 )  # fmt: skip
-                row = tail(ws, first + (n - start) * stride + C)
-                for j in range(U):
-                    row[j] = h_new[j]
-                keep_row(row, keep, n, U)
+                row = first + (n - start) * stride + C
+                copy_run((address(ws, row), address(h, after), 0, U))
+                keep_row(tail(ws, row), keep, n, U)
             if s >= T - outputs:
-                out = tail(y, (n * outputs + s - (T - outputs)) * U)
-                for j in range(U):
-                    out[j] = h_new[j]
+                out = address(y, (n * outputs + s - (T - outputs)) * U)
+                copy_run((out, address(h, after), 0, U))
 
 
 @cpu
@@ -448,22 +444,17 @@ def _backward_range(
     packed_u, packed_w, dh0, dc0, _ = _backward_places(N, C, U)
     scratch = _scratch_place(C, U) + 6 * U * worker
     first = _rows_place(C, U) + start * stride
-    dh, dc = tail(ws, dh0 + start * U), tail(ws, dc0 + start * U)
-    for j in range(rows * U):
-        dh[j] = 0
-        dc[j] = 0
+    copy_run((address(ws, dh0 + start * U), 0, 0, rows * U))
+    copy_run((address(ws, dc0 + start * U), 0, 0, rows * U))
     for s in range(T - 1, -1, -1):
         time = T - 1 - s if backwards else s
         for n in range(start, stop):
             old, new, D = (s * N + n) * U, ((s + 1) * N + n) * U, first + (n - start) * stride
-            dh, d = tail(ws, dh0 + n * U), tail(ws, D)
             if s >= T - outputs:
-                arriving = tail(dy, (n * outputs + s - (T - outputs)) * U)
-                for j in range(U):
-                    dh[j] += arriving[j]
+                dh = address(ws, dh0 + n * U)
+                add((U, dh, address(dy, (n * outputs + s - (T - outputs)) * U), dh))
             if mask.size and mask[n, time] == 0:
-                for j in range(G):
-                    d[j] = 0
+                copy_run((address(ws, D), 0, 0, G))
             else:
                 cell_backward(
                     ws, D, ws, dh0 + n * U, ws, dc0 + n * U, c, old, new, gates, (s * N + n) * G,

@@ -53,6 +53,7 @@ from minicnnrnn.kernels.panel import (
     panels,
 )
 from minicnnrnn.kernels.product import launch_product, parts_of_sum, tiled_product, vectors_of
+from minicnnrnn.kernels.tiles import copy_run
 from minicnnrnn.kernels.vector import WIDTH, load_vector, store_vector
 
 # ---------------------------------------------------------------------------------------
@@ -185,9 +186,7 @@ def multiply(c, c0, ldc, a, a0, am, ws, packed, depth, skip, rows, columns, K, b
 @once(6)
 def recurrent_copy(to, ldt, of, ldf, rows, columns):
     for i in range(rows):
-        target, source = floats(to + 4 * i * ldt), floats(of + 4 * i * ldf)
-        for j in range(columns):
-            target[j] = source[j]
+        copy_run((to + 4 * i * ldt, of + 4 * i * ldf, 0, columns))
 
 
 @inner
@@ -197,13 +196,13 @@ def copy_rows(to, to0, ldt, of, of0, ldf, rows, columns):
 
 @inner
 def activated_copy(target, target0, x, x0, count, code):
-    to, of = tail(target, target0), tail(x, x0)
-    for j in range(count):
-        to[j] = of[j]
+    """Activate a copy of `count` elements, and return its address."""
+    copy_run((address(target, target0), address(x, x0), 0, count))
     activate(target, target0, count, code, alpha_of(code))
-    return to
+    return address(target, target0)
 
 
+add = elementwise(lambda a, b: (a + b,), 2, 1)
 _gates = elementwise(lambda x: (gate(x),), 1, 1)
 
 
@@ -215,24 +214,24 @@ def open_gates(values, count):
 
 @inner
 def settle(tape, at, ws, scratch, count, code):
-    """Activate `count` elements of the tape and return where their values now stand.
+    """Activate `count` elements of the tape and return the address of their values.
 
     They replace what is on the tape where the derivative follows from them.
     """
     if code == SIGMOID:
         open_gates((address(tape, at), count))
-        return tail(tape, at)
+        return address(tape, at)
     if code in FROM_OUTPUT:
         activate(tape, at, count, code, alpha_of(code))
-        return tail(tape, at)
+        return address(tape, at)
     return activated_copy(ws, scratch, tape, at, count, code)
 
 
 @inner
 def recall(tape, at, ws, scratch, count, code):
-    """Where the values stand of what ``settle`` left on the tape."""
+    """The address of the values of what ``settle`` left on the tape."""
     if code in FROM_OUTPUT:
-        return tail(tape, at)
+        return address(tape, at)
     return activated_copy(ws, scratch, tape, at, count, code)
 
 
@@ -251,14 +250,10 @@ def _gather_rows(rows, ldr, x, C, h, U, ldh, keep, first, depth, N, T, backwards
     for k in range(depth):
         step, n = (first + k) // N, (first + k) % N
         time = T - 1 - step if backwards else step
-        to, of = floats(rows + 4 * k * ldr), floats(x + 4 * (n * T + time) * C)
-        for i in range(C):
-            to[i] = of[i]
-        to, of = floats(rows + 4 * (k * ldr + C)), floats(h + 4 * (first + k) * ldh)
-        for i in range(U):
-            to[i] = of[i]
+        copy_run((rows + 4 * k * ldr, x + 4 * (n * T + time) * C, 0, C))
+        copy_run((rows + 4 * (k * ldr + C), h + 4 * (first + k) * ldh, 0, U))
         if keep:
-            factors = floats(keep + 4 * n * U)
+            to, factors = floats(rows + 4 * (k * ldr + C)), floats(keep + 4 * n * U)
             for i in range(U):
                 to[i] *= factors[i]
 

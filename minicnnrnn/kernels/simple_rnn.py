@@ -30,6 +30,7 @@ from minicnnrnn.kernels.recurrent import (
     ZERO,
     ZERO_TABLE,
     activated,
+    add,
     alpha_of,
     arriving,
     backward_inputs,
@@ -55,6 +56,7 @@ from minicnnrnn.kernels.recurrent import (
     through,
     weight_scratch,
 )
+from minicnnrnn.kernels.tiles import copy_run
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -240,19 +242,15 @@ def _forward_range(start, stop, worker, y, h, gates, x, b, mask, keep, activatio
             C + U, b, 0, flags,
         )  # fmt: skip
         for n in range(start, stop):
-            value = tail(h, (old + n) * U)
+            value = address(h, (old + n) * U)
             if mask.size == 0 or mask[n, time]:
                 value = settle(gates, (tape + n) * U, ws, scratch, U, activation)
-            state, row = tail(h, (new + n) * U), tail(ws, first + (n - start) * stride + C)
-            for j in range(U):
-                state[j] = value[j]
-            for j in range(U):
-                row[j] = value[j]
-            keep_row(row, keep, n, U)
+            row = first + (n - start) * stride + C
+            copy_run((address(h, (new + n) * U), value, 0, U))
+            copy_run((address(ws, row), value, 0, U))
+            keep_row(tail(ws, row), keep, n, U)
             if s >= T - outputs:
-                out = tail(y, (n * outputs + s - (T - outputs)) * U)
-                for j in range(U):
-                    out[j] = value[j]
+                copy_run((address(y, (n * outputs + s - (T - outputs)) * U), value, 0, U))
 
 
 @cpu
@@ -271,25 +269,20 @@ def _backward_range(
     T, N, U = gates.shape
     outputs, rows, stride = dy.shape[1], stop - start, row_stride(U)
     row0, packed_u, packed_w, dh0, _ = _backward_places(N, C, U)
-    first, dh = row0 + start * stride, tail(ws, dh0 + start * U)
-    for j in range(rows * U):
-        dh[j] = 0
+    first = row0 + start * stride
+    copy_run((address(ws, dh0 + start * U), 0, 0, rows * U))
     for s in range(T - 1, -1, -1):
         time = T - 1 - s if backwards else s
         for n in range(start, stop):
             D = first + (n - start) * stride
-            d, dh = tail(ws, D), tail(ws, dh0 + n * U)
+            d, dh = address(ws, D), address(ws, dh0 + n * U)
             if s >= T - outputs:
-                arriving = tail(dy, (n * outputs + s - (T - outputs)) * U)
-                for j in range(U):
-                    dh[j] += arriving[j]
+                add((U, dh, address(dy, (n * outputs + s - (T - outputs)) * U), dh))
             if mask.size and mask[n, time] == 0:
-                for j in range(U):
-                    d[j] = 0
+                copy_run((d, 0, 0, U))
             else:
-                for j in range(U):
-                    d[j] = dh[j]
-                    dh[j] = 0
+                copy_run((d, dh, 0, U))
+                copy_run((dh, 0, 0, U))
                 differentiate(ws, D, gates, (s * N + n) * U, U, activation, alpha_of(activation))
         copy_rows(dgates, (s * N + start) * U, U, ws, first, stride, rows, U)
         if s:
