@@ -38,6 +38,7 @@ LARGE = ((2, 3, 10, 10, 3), (1, 1, 1), (3, 10, 10), (3, 10, 10), (0, 0, 0))  # 3
 GAPS = ((1, 1, 8, 8, 3), (1, 3, 3), (1, 2, 1), (1, 3, 3), (0, 0, 0))
 SAME = ((2, 1, 5, 5, 17), (1, 3, 3), (1, 3, 3), (1, 2, 2), (0, 1, 1))
 CUT = ((2, 1, 5, 7, 3), (1, 2, 2), (1, 2, 3), (1, 2, 3), (0, 0, 0))  # side by side, with a rest
+LANES = ((2, 1, 6, 7, 27), (1, 3, 3), (1, 2, 3), (1, 2, 2), (0, 0, 1))  # 16 + 8 + 3 channels
 USUAL = ((3, 1, 6, 6, 32), (1, 3, 3), (1, 2, 2), (1, 2, 2), (0, 0, 0))
 
 
@@ -84,6 +85,7 @@ def test_worked_example(device):
 @example(SAME, 0)
 @example(CUT, 0)
 @example(USUAL, 0)
+@example(LANES, 0)
 def test_equals_reference_exactly_on_integers(device, geometry, seed):
     assume_affordable(device, np.prod(geometry[0]))
     rng = np.random.default_rng(seed)

@@ -35,10 +35,10 @@ E2, E3, E4, E5, E6, E7 = constants(
     5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3,
     1.9875691500e-4,
 )  # fmt: skip
-# tanh(x) = x P(x^2) / Q(x^2): the rational function of Eigen and of XLA. From TANH_END on it is
-# what it is there: 1, with fused multiply-adds. A loss that clips its probabilities sees no slope
-# where tanh has become 1, so models learn as in Keras only if tanh rounds as there.
-(TANH_END,) = constants(7.99881172180175781)
+# tanh(x) = x P(x^2) / Q(x^2), which is 1 from TANH_END on: the rational function of Eigen and of
+# XLA. A loss that clips its probabilities sees no slope where tanh has become 1, so models learn
+# as in Keras only if tanh rounds as there.
+TANH_END, TANH_SMALL = constants(7.99881172180175781, 0.0004)
 P0, P1, P2, P3, P4, P5, P6 = constants(
     4.89352455891786e-3, 6.37261928875436e-4, 1.48572235717979e-5, 5.12229709037114e-8,
     -8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-16,
@@ -195,12 +195,14 @@ def sigmoid(x):
 @always
 def tanh(x):
     """Within 3e-7 of tanh(x), relative to itself."""
-    x = choose(x < -TANH_END, -TANH_END, x)  # a NaN compares false and stays
-    x = choose(x > TANH_END, TANH_END, x)
-    z = x * x
+    within = choose(x < -TANH_END, -TANH_END, x)  # a NaN compares false and stays
+    within = choose(x > TANH_END, TANH_END, within)
+    z = within * within
     p = (((((P6 * z + P5) * z + P4) * z + P3) * z + P2) * z + P1) * z + P0
     q = ((Q3 * z + Q2) * z + Q1) * z + Q0
-    return x * p / q
+    y = choose(abs(x) < TANH_SMALL, x, within * p / q)
+    y = choose(x >= TANH_END, ONE, y)
+    return choose(x <= -TANH_END, -ONE, y)
 
 
 @inner

@@ -64,7 +64,10 @@ def in_register(value: Any) -> ir.Value:
 
 
 def tanh(x: Any) -> Any:
-    """As ``elementary.tanh``."""
+    """``elementary.tanh`` in 0.65 of its time: 1 at its end where multiply-adds are fused.
+
+    Without them it is 2e-7 less there; and a tiny number is not quite its own tanh.
+    """
     x = x.clip(-elementary.TANH_END, elementary.TANH_END)
     z, p, q = x * x, elementary.P6, elementary.Q3
     for factor in (elementary.P5, elementary.P4, elementary.P3, elementary.P2, elementary.P1,

@@ -29,9 +29,16 @@ from minicnnrnn.kernels.activation import (
     activation_of,
     derivative_of,
 )
-from minicnnrnn.kernels.codes import FROM_OUTPUT, FROM_SAMPLES, FROM_STEPS, LEAKY_RELU, SIGMOID
+from minicnnrnn.kernels.codes import (
+    FROM_OUTPUT,
+    FROM_SAMPLES,
+    FROM_STEPS,
+    LEAKY_RELU,
+    SIGMOID,
+    TANH,
+)
 from minicnnrnn.kernels.dense import ADDED, store_part, store_part_vector, sum_of_parts
-from minicnnrnn.kernels.formula import elementwise, gate
+from minicnnrnn.kernels.formula import elementwise, gate, tanh
 from minicnnrnn.kernels.gemm import (
     ACCUMULATE,
     DEPTH_BLOCK,
@@ -203,13 +210,17 @@ def activated_copy(target, target0, x, x0, count, code):
 
 
 add = elementwise(lambda a, b: (a + b,), 2, 1)
+_tanh = elementwise(lambda x: (tanh(x),), 1, 1)
 _gates = elementwise(lambda x: (gate(x),), 1, 1)
 
 
-@once(2)
-def open_gates(values, count):
-    """Sigmoid in place."""
-    _gates((count, values, values))
+@once(3)
+def usual_activation(values, count, code):
+    """Tanh or sigmoid in place."""
+    if code == TANH:
+        _tanh((count, values, values))
+    else:
+        _gates((count, values, values))
 
 
 @inner
@@ -218,8 +229,8 @@ def settle(tape, at, ws, scratch, count, code):
 
     They replace what is on the tape where the derivative follows from them.
     """
-    if code == SIGMOID:
-        open_gates((address(tape, at), count))
+    if code in (TANH, SIGMOID):
+        usual_activation((address(tape, at), count, code))
         return address(tape, at)
     if code in FROM_OUTPUT:
         activate(tape, at, count, code, alpha_of(code))
