@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnnrnn.kernels import elementary
 from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH
-from minicnnrnn.kernels.panel import VECTOR, floats, repeat
+from minicnnrnn.kernels.panel import (
+    VECTOR,
+    first_lanes,
+    floats,
+    load_lanes,
+    repeat,
+    store_lanes,
+)
 
 FLAGS = ("contract", "nsz")  # as in all kernels: a NaN stays one, and so does an infinity
-LANE = ir.IntType(32)
 
 
 class Vector:
@@ -114,9 +119,14 @@ def elementwise(formula: Callable[..., tuple[Any, ...]], inputs: int, outputs: i
                 offset = builder.mul(index, INT(4 * VECTOR_WIDTH))
                 at = [builder.inttoptr(builder.add(place, offset), VECTOR.as_pointer())
                       for place in places]  # fmt: skip
-                read = [Vector(builder, _load(builder, place, mask)) for place in at[:inputs]]
+                read = [Vector(builder, builder.load(place, align=4) if mask is None
+                               else load_lanes(builder, place, mask))
+                        for place in at[:inputs]]  # fmt: skip
                 for place, result in zip(at[inputs:], formula(*read), strict=True):
-                    _store(builder, in_register(result), place, mask)
+                    if mask is None:
+                        builder.store(in_register(result), place, align=4)
+                    else:
+                        store_lanes(builder, in_register(result), place, mask)
 
             def each(index: ir.Value, held: list[ir.Value]) -> list[ir.Value]:
                 on_vector(index, None)
@@ -125,42 +135,9 @@ def elementwise(formula: Callable[..., tuple[Any, ...]], inputs: int, outputs: i
             repeat(builder, whole, [], each)
             rest = builder.srem(count, INT(VECTOR_WIDTH))
             with builder.if_then(builder.icmp_signed("!=", rest, INT(0))):
-                on_vector(whole, _first_lanes(builder, rest))
+                on_vector(whole, first_lanes(builder, rest))
             return context.get_dummy_value()
 
         return types.void(arguments), codegen
 
     return run
-
-
-def _first_lanes(builder: ir.IRBuilder, count: ir.Value) -> ir.Value:
-    """A mask of the first `count` lanes."""
-    lanes = ir.VectorType(LANE, VECTOR_WIDTH)
-    undefined = ir.Constant(lanes, ir.Undefined)
-    first = builder.insert_element(undefined, builder.trunc(count, LANE), LANE(0))
-    all_lanes = builder.shuffle_vector(first, undefined, ir.Constant(lanes, [0] * VECTOR_WIDTH))
-    return builder.icmp_signed("<", ir.Constant(lanes, list(range(VECTOR_WIDTH))), all_lanes)
-
-
-def _masked(builder: ir.IRBuilder, name: str, kind: ir.Type, *arguments: ir.Value) -> ir.Value:
-    """LLVM's load or store of some lanes."""
-    signature = ir.FunctionType(kind, [argument.type for argument in arguments])
-    function = f"llvm.masked.{name}.v{VECTOR_WIDTH}f32.p0v{VECTOR_WIDTH}f32"
-    return builder.call(
-        cgutils.get_or_insert_function(builder.module, signature, function), arguments
-    )
-
-
-def _load(builder: ir.IRBuilder, place: ir.Value, mask: ir.Value | None) -> ir.Value:
-    if mask is None:
-        return builder.load(place, align=4)
-    return _masked(
-        builder, "load", VECTOR, place, LANE(4), mask, ir.Constant(VECTOR, [0.0] * VECTOR_WIDTH)
-    )
-
-
-def _store(builder: ir.IRBuilder, value: ir.Value, place: ir.Value, mask: ir.Value | None) -> None:
-    if mask is None:
-        builder.store(value, place, align=4)
-    else:
-        _masked(builder, "store", ir.VoidType(), value, place, LANE(4), mask)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, inner, once, split
@@ -40,6 +41,34 @@ def repeat(builder: ir.IRBuilder, count: ir.Value, values: list[Any], body: Any)
         phi.add_incoming(first, before)
         phi.add_incoming(last, end)
     return joined
+
+
+def first_lanes(builder: ir.IRBuilder, count: ir.Value) -> ir.Value:
+    """A mask of the first `count` lanes of a vector."""
+    lane = ir.IntType(32)
+    lanes = ir.VectorType(lane, VECTOR_WIDTH)
+    undefined = ir.Constant(lanes, ir.Undefined)
+    first = builder.insert_element(undefined, builder.trunc(count, lane), lane(0))
+    counts = builder.shuffle_vector(first, undefined, ir.Constant(lanes, [0] * VECTOR_WIDTH))
+    return builder.icmp_signed("<", ir.Constant(lanes, list(range(VECTOR_WIDTH))), counts)
+
+
+def load_lanes(builder: ir.IRBuilder, pointer: ir.Value, mask: ir.Value) -> ir.Value:
+    """Some lanes of a vector from memory, zeros in the others."""
+    zero = ir.Constant(VECTOR, [0.0] * VECTOR_WIDTH)
+    return _masked(builder, "load", VECTOR, pointer, ir.IntType(32)(4), mask, zero)
+
+
+def store_lanes(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, mask: ir.Value) -> None:
+    """Some lanes of a vector to memory."""
+    _masked(builder, "store", ir.VoidType(), value, pointer, ir.IntType(32)(4), mask)
+
+
+def _masked(builder: ir.IRBuilder, name: str, kind: ir.Type, *arguments: ir.Value) -> ir.Value:
+    signature = ir.FunctionType(kind, [argument.type for argument in arguments])
+    function = f"llvm.masked.{name}.v{VECTOR_WIDTH}f32.p0v{VECTOR_WIDTH}f32"
+    called = cgutils.get_or_insert_function(builder.module, signature, function)
+    return builder.call(called, arguments)
 
 
 if JIT:

@@ -52,11 +52,9 @@ if JIT:
         def kind(self, lanes: int, element: ir.Type = FLOAT) -> ir.Type:
             return element if lanes == 1 else ir.VectorType(element, lanes)
 
-        def value(self, lanes: int, number: Any, element: ir.Type = FLOAT) -> ir.Value:
+        def value(self, lanes: int, number: float) -> ir.Value:
             """A constant in all lanes."""
-            return ir.Constant(
-                self.kind(lanes, element), number if lanes == 1 else [number] * lanes
-            )
+            return ir.Constant(self.kind(lanes), number if lanes == 1 else [number] * lanes)
 
         def load(self, lanes: int, address: ir.Value, element: ir.Type = FLOAT) -> ir.Value:
             pointer = self.builder.inttoptr(address, self.kind(lanes, element).as_pointer())

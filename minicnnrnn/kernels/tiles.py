@@ -17,20 +17,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, inner, once
-from minicnnrnn.kernels.panel import VECTOR, floats
+from minicnnrnn.kernels.panel import VECTOR, first_lanes, floats, load_lanes, store_lanes
 from minicnnrnn.kernels.transform import transform_gradient, transform_output, transform_pixels
 
 V = VECTOR_WIDTH
 
 if JIT:
-
-    def _masked(builder: ir.IRBuilder, name: str, *arguments: ir.Value) -> ir.Value:
-        """LLVM's load or store of some lanes."""
-        kind = VECTOR if name == "load" else ir.VoidType()
-        signature = ir.FunctionType(kind, [argument.type for argument in arguments])
-        function = f"llvm.masked.{name}.v{V}f32.p0v{V}f32"
-        called = cgutils.get_or_insert_function(builder.module, signature, function)
-        return builder.call(called, arguments)
 
     @intrinsic
     def copy_run(typingctx, arguments):
@@ -44,16 +36,8 @@ if JIT:
         def codegen(context, builder, signature, values):
             target, source, gate, count = (builder.extract_value(values[0], i) for i in range(4))
             zero = ir.Constant(VECTOR, [0.0] * V)
-            align = ir.Constant(ir.IntType(32), 4)
-            lane = ir.IntType(32)
-            tail = builder.trunc(builder.srem(count, INT(V)), lane)
-            undefined = ir.Constant(ir.VectorType(lane, V), ir.Undefined)
-            tails = builder.shuffle_vector(
-                builder.insert_element(undefined, tail, lane(0)), undefined,
-                ir.Constant(ir.VectorType(lane, V), [0] * V),
-            )  # fmt: skip
-            lanes = ir.Constant(ir.VectorType(lane, V), list(range(V)))
-            mask = builder.icmp_signed("<", lanes, tails)
+            tail = builder.srem(count, INT(V))
+            mask = first_lanes(builder, tail)
 
             def at(base: ir.Value, offset: ir.Value) -> ir.Value:
                 return builder.inttoptr(builder.add(base, offset), VECTOR.as_pointer())
@@ -64,12 +48,10 @@ if JIT:
                     offset = builder.mul(loop.index, INT(4 * V))
                     whole = value(lambda base: builder.load(at(base, offset), align=4))
                     builder.store(whole, at(target, offset), align=4)
-                with builder.if_then(builder.icmp_signed("!=", tail, lane(0))):
+                with builder.if_then(builder.icmp_signed("!=", tail, INT(0))):
                     rest = builder.mul(builder.sdiv(count, INT(V)), INT(4 * V))
-                    part = value(
-                        lambda base: _masked(builder, "load", at(base, rest), align, mask, zero)
-                    )
-                    _masked(builder, "store", part, at(target, rest), align, mask)
+                    part = value(lambda base: load_lanes(builder, at(base, rest), mask))
+                    store_lanes(builder, part, at(target, rest), mask)
 
             def gated(load: Any) -> ir.Value:
                 closed = builder.fcmp_ordered("<=", load(gate), zero)
