@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnnrnn.kernels import dense
@@ -32,7 +31,17 @@ from minicnnrnn.kernels.jit import (
     once,
     split,
 )
-from minicnnrnn.kernels.panel import PANEL, VECTOR, address, floats, grain, integers
+from minicnnrnn.kernels.panel import (
+    PANEL,
+    VECTOR,
+    address,
+    first_lanes,
+    floats,
+    grain,
+    integers,
+    load_lanes,
+    store_lanes,
+)
 from minicnnrnn.kernels.reduce import lane_sum
 from minicnnrnn.kernels.window import BY_PIXELS, phases_along
 
@@ -151,34 +160,18 @@ class _DepthwiseEmitter(TileEmitter):
     def __init__(self, builder: ir.IRBuilder, rows: int, vectors: int, arguments: list[ir.Value]):
         super().__init__(builder, rows, vectors, arguments[:-1])
         self.cut = vectors == 1
-        lane = ir.IntType(32)
-        lanes = ir.VectorType(lane, VECTOR_WIDTH)
-        count = builder.insert_element(
-            ir.Constant(lanes, ir.Undefined), builder.trunc(arguments[-1], lane), lane(0)
-        )
-        first = ir.Constant(lanes, [0] * VECTOR_WIDTH)
-        count = builder.shuffle_vector(count, ir.Constant(lanes, ir.Undefined), first)
-        self.mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(VECTOR_WIDTH))), count)
-
-    def _masked(self, name: str, result: ir.Type, values: list[ir.Value]) -> ir.Value:
-        kind = ir.FunctionType(result, [value.type for value in values])
-        symbol = f"llvm.masked.{name}.v{VECTOR_WIDTH}f32.p0"
-        function = cgutils.get_or_insert_function(self.builder.module, kind, symbol)
-        return self.builder.call(function, values)
+        self.mask = first_lanes(builder, arguments[-1])
 
     def load(self, address: ir.Value, column: int = 0) -> ir.Value:
         if not self.cut:
             return super().load(address, column)
-        where, zero = self.pointer(address, 0, VECTOR), [0.0] * VECTOR_WIDTH
-        values = [where, ir.IntType(32)(4), self.mask, ir.Constant(VECTOR, zero)]
-        return self._masked("load", VECTOR, values)
+        return load_lanes(self.builder, self.pointer(address, 0, VECTOR), self.mask)
 
     def store(self, value: ir.Value, address: ir.Value, column: int) -> None:
         if not self.cut:
             super().store(value, address, column)
             return
-        where = self.pointer(address, 0, VECTOR)
-        self._masked("store", ir.VoidType(), [value, where, ir.IntType(32)(4), self.mask])
+        store_lanes(self.builder, value, self.pointer(address, 0, VECTOR), self.mask)
 
     def factors(self, address: ir.Value) -> list[ir.Value]:
         return [self.load(address, j) for j in range(self.vectors)]

@@ -45,6 +45,7 @@ from minicnnrnn.kernels.gemm import (
     OVERWRITE,
     gemm_block,
     gemm_panels,
+    pack_transposed,
 )
 from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
@@ -256,8 +257,9 @@ def keep_row(row, keep, n, U):
 
 
 @inner
-def _gather_rows(rows, ldr, x, C, h, U, ldh, keep, first, depth, N, T, backwards):
-    """Rows `first` to ``first + depth`` of x and h, which count samples inside steps."""
+def _gather_rows(packed, rows, x, C, h, U, ldh, keep, first, depth, N, T, backwards):
+    """Rows of x and h from `first` on, which count samples inside steps, transposed."""
+    ldr = row_stride(C + U)
     for k in range(depth):
         step, n = (first + k) // N, (first + k) % N
         time = T - 1 - step if backwards else step
@@ -267,6 +269,10 @@ def _gather_rows(rows, ldr, x, C, h, U, ldh, keep, first, depth, N, T, backwards
             to, factors = floats(rows + 4 * (k * ldr + C)), floats(keep + 4 * n * U)
             for i in range(U):
                 to[i] *= factors[i]
+    if C:
+        pack_transposed((packed, rows, ldr, depth, C))
+    if U:
+        pack_transposed((packed + 4 * C * depth, rows + 4 * C, ldr, depth, U))
 
 
 @inner
@@ -278,16 +284,21 @@ def _add_rows(total, rows, ldr, count, columns):
 
 
 @inner
+def _weight_worker(C, U):
+    return DEPTH_BLOCK * (C + U + PANEL + row_stride(C + U))
+
+
+@inner
 def _weight_range(
     start, stop, worker, dw, ldw, C, du, ldu, U, db, x, h, ldh, keep, dgates, ldg, columns, jump,
     skip, N, T, backwards, scratch, zero,
 ):  # fmt: skip
-    ldr = row_stride(C + U)
-    rows = scratch + 4 * worker * DEPTH_BLOCK * (ldr + PANEL)
-    panel = rows + 4 * DEPTH_BLOCK * ldr
+    packed = scratch + 4 * worker * _weight_worker(C, U)
+    panel = packed + 4 * DEPTH_BLOCK * (C + U)
+    rows = panel + 4 * DEPTH_BLOCK * PANEL
     for first in range(0, N * T, DEPTH_BLOCK):
         depth = min(DEPTH_BLOCK, N * T - first)
-        _gather_rows(rows, ldr, x, C, h, U, ldh, keep, first, depth, N, T, backwards)
+        _gather_rows(packed, rows, x, C, h, U, ldh, keep, first, depth, N, T, backwards)
         flags = ACCUMULATE if first else OVERWRITE
         for p in range(start, stop):
             if p < panels(jump):
@@ -309,13 +320,13 @@ def _weight_range(
                     _add_rows(db + 4 * j, panel, ldb, depth, width)
             if C:
                 gemm_block((
-                    dw + 4 * j, ldw, C, width, rows, 1, ldr, zero, panel, ldb, 0, depth, 1, 0,
+                    dw + 4 * j, ldw, C, width, packed, depth, 0, zero, panel, ldb, 0, depth, 1, 0,
                     flags,
                 ))  # fmt: skip
             if U:
                 gemm_block((
-                    du + 4 * j, ldu, U, width, rows + 4 * C, 1, ldr, zero, panel, ldb, 0, depth,
-                    1, 0, flags,
+                    du + 4 * j, ldu, U, width, packed + 4 * C * depth, depth, 0, zero, panel, ldb,
+                    0, depth, 1, 0, flags,
                 ))  # fmt: skip
 
 
@@ -331,8 +342,8 @@ def recurrent_weight(
 
     `C` zero leaves out `dw`, `U` zero `du`, `db` zero `db`; `keep` is zero or factors of h. From
     column `jump` on, the gates are read `skip` columns further on. Parallel over panels of
-    columns. The sum over steps and samples is cut into blocks, whose rows of x and h are copied
-    side by side and stay in the cache while all panels pass.
+    columns. The sum over steps and samples is cut into blocks, whose rows of x and h are packed
+    together and stay in the cache while all panels pass.
     """
     work = (C + U) * PANEL * N * T
     arguments = (
@@ -345,7 +356,7 @@ def recurrent_weight(
 
 def weight_scratch(C, U):
     """Floats that ``recurrent_weight`` needs: rows and a panel for each worker."""
-    return MAX_WORKERS * DEPTH_BLOCK * (row_stride(C + U) + PANEL)
+    return MAX_WORKERS * _weight_worker(C, U)
 
 
 @inner
