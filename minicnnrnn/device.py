@@ -31,10 +31,7 @@ ROOMS = {
         "confusion_matrix",
         "sparse_confusion_matrix",
     ),
-    "constraint": (
-        "norm_constraint",
-        "nonneg_constraint",
-    ),
+    "constraint": ("norm_constraint", "nonneg_constraint"),
     "conv": (
         "conv_prepare",
         "conv_forward",
@@ -47,6 +44,7 @@ ROOMS = {
         "conv_lstm_backward",
         "conv_lstm_workspace",
     ),
+    "conv_pool": ("conv_pool_forward", "conv_pool_workspace", "conv_pool_pays"),
     "conv_transpose": (
         "conv_transpose_forward",
         "conv_transpose_backward_input",

@@ -1,5 +1,7 @@
 """Stages: predictions in parts are those of the whole batch, image by image."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,14 @@ STACKS = {
         layers.Residual([layers.Conv2D(6, 3, padding="same")]),
         layers.Conv2D(5, 1),
         layers.GlobalAveragePooling2D(),
+    ],
+    "maxima inside": lambda: [
+        layers.Conv2D(16, 3, activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Conv2D(16, 1, use_bias=False),
+        layers.BatchNormalization(),
+        layers.Activation("relu"),
+        layers.MaxPooling2D(2, 2),
     ],
     "no stage": lambda: [
         layers.Conv2D(4, 3, activity_regularizer="l2"),
@@ -54,14 +64,23 @@ def test_parts_are_the_whole(name, images, monkeypatch):
     assert not np.array_equal(model.predict_on_batch(x), expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "counts"), [("plain", [2, 1, 0, 1]), ("normalized", [3, 0, 0, 0])]
-)
-def test_what_a_stage_is(name, counts):
-    assert [layers_of_stage(STACKS[name](), i) for i in range(4)] == counts
-    assert [layers_of_stage(STACKS["no stage"](), i) for i in range(3)] == [0, 0, 0]
-    assert layers_of_stage([layers.Conv1D(2, 2), layers.GlobalMaxPooling1D()], 0) == 1
-    assert layers_of_stage([layers.Conv1D(2, 2)], 0) == 0
+def counted(*stack, shape=(20, 19, 2)):
+    """``layers_of_stage`` at every layer of a model."""
+    model, found = Sequential([layers.Input(shape), *stack]), []
+    x_shape = (3, *shape)
+    for index, layer in enumerate(model.layers):
+        found.append(layers_of_stage(model.layers, index, x_shape))
+        x_shape = layer.compute_output_shape(x_shape)
+    return found
+
+
+def test_what_a_stage_is():
+    assert counted(*STACKS["plain"]()) == [2, 1, 0, 1, 0]
+    assert counted(*STACKS["normalized"]())[:4] == [3, 0, 0, 0]
+    assert counted(*STACKS["no stage"]()) == [0] * 5
+    assert counted(layers.Conv1D(2, 2), layers.GlobalMaxPooling1D(), shape=(5, 3)) == [1, 0]
+    assert counted(layers.Conv1D(2, 2), shape=(5, 3)) == [0]
+    assert counted(*STACKS["maxima inside"]()) == [0] * 6
 
 
 def test_parts_are_larger_where_the_weights_are():
@@ -72,3 +91,73 @@ def test_parts_are_larger_where_the_weights_are():
     wide = [layers.Conv2D(64, 3, padding="same")]
     wide[0].build_once((None, 4, 4, 64))
     assert parts_of_batch(wide, (288, 4, 4, 64), 4096) == 2  # 4 * 147,712 bytes of weights
+
+
+PAIRS = {
+    "relu": lambda: [layers.Conv2D(16, 3, activation="relu"), layers.MaxPooling2D()],
+    "same": lambda: [layers.Conv2D(16, 3, padding="same"), layers.MaxPooling2D((2, 2))],
+    "strides": lambda: [layers.Conv2D(32, 4, 2, activation="relu"), layers.MaxPooling2D()],
+    "dilation": lambda: [layers.Conv2D(16, 3, dilation_rate=2), layers.MaxPooling2D()],
+    "normalized": lambda: [
+        layers.Conv2D(16, 3, use_bias=False),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+        layers.MaxPooling2D(),
+    ],
+    "only normalized": lambda: [
+        layers.Conv2D(16, 3),
+        layers.BatchNormalization(),
+        layers.MaxPooling2D(),
+    ],
+}
+APART = {
+    "tanh": lambda: [layers.Conv2D(16, 3, activation="tanh"), layers.MaxPooling2D()],
+    "another window": lambda: [layers.Conv2D(16, 3), layers.MaxPooling2D(3, 2)],
+    "overlapping": lambda: [layers.Conv2D(16, 3), layers.MaxPooling2D(2, 1)],
+    "padded": lambda: [layers.Conv2D(16, 3), layers.MaxPooling2D(padding="same")],
+    "average": lambda: [layers.Conv2D(16, 3), layers.AveragePooling2D(2)],
+    "odd filters": lambda: [layers.Conv2D(17, 3), layers.MaxPooling2D()],
+    "looked at": lambda: [
+        layers.Conv2D(16, 3, activity_regularizer="l2"),
+        layers.MaxPooling2D(),
+    ],
+    "dropped": lambda: [layers.Conv2D(16, 3), layers.Dropout(0.5), layers.MaxPooling2D()],
+}
+
+
+def _calls(model, x):
+    """Predictions, and how often the convolution found the maxima for them."""
+    kernels = model.device.kernels
+    with mock.patch.object(
+        kernels, "conv_pool_forward", side_effect=kernels.conv_pool_forward
+    ) as spy:
+        return model.predict_on_batch(x), spy.call_count
+
+
+@pytest.mark.parametrize("size", [(12, 12), (13, 11)])
+@pytest.mark.parametrize("name", [*PAIRS, *APART])
+def test_maxima_inside_a_convolution_are_those_of_its_outputs(name, size):
+    stack = {**PAIRS, **APART}[name]
+    x = np.random.default_rng(0).normal(size=(3, *size, 2)).astype(np.float32)
+    fast, plain = (
+        Sequential([layers.Input((*size, 2)), *stack()], device=device, seed=0)
+        for device in ("cpu", "numpy")
+    )
+    for model in (fast, plain):
+        model.compile("sgd", "mse", run_eagerly=True)
+    y, calls = _calls(fast, x)
+    assert calls == (name in PAIRS)
+    np.testing.assert_allclose(y, plain.predict_on_batch(x), atol=2e-6)
+    for model in (fast, plain):  # training does without, and leaves nothing stale behind
+        model.train_on_batch(x, np.ones_like(y))
+    np.testing.assert_allclose(fast.predict_on_batch(x), plain.predict_on_batch(x), atol=1e-5)
+
+
+def test_maxima_inside_a_convolution_of_volumes():
+    stack = [layers.Conv3D(16, (2, 3, 3), activation="relu"), layers.MaxPooling3D((1, 2, 2))]
+    model = Sequential([layers.Input((4, 9, 8, 1)), *stack], seed=0)
+    x = np.random.default_rng(0).normal(size=(2, 4, 9, 8, 1)).astype(np.float32)
+    y, calls = _calls(model, x)
+    expected = stack[1](stack[0](x))
+    assert calls == 1
+    np.testing.assert_array_equal(y, expected)

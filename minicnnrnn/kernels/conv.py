@@ -197,7 +197,7 @@ def conv_workspace_numpy(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, L
 
 
 @inner
-def _merged(LW, G):
+def merged(LW, G):
     """Whether the taps of one kernel row meet neighbouring floats, and so are one sum over k."""
     return LW == 1 and G == 1
 
@@ -231,7 +231,7 @@ def conv_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD,
 
 
 @inner
-def _regions(w, G, C, F):
+def regions(w, G, C, F):
     """Where in the workspace the table of offsets and the scratch begin."""
     taps = w.shape[0] * w.shape[1] * w.shape[2]
     table = G * panel_size(taps * (C // G), F // G)
@@ -251,13 +251,21 @@ def conv_prepare_cpu(w, G, ws):
 
 
 @inner
+def set_taps(ws, table, KD, KH, KW, plane, line, pixel):
+    """The table of offsets: where the taps of a kernel find their pixels."""
+    for r in range(KD * KH * KW):
+        kd, kh, kw = r // (KH * KW), r // KW % KH, r % KW
+        set_offset(ws, table, r, kd * plane + kh * line + kw * pixel)
+
+
+@inner
 def _forward_range(start, stop, worker, y, x, none, ws, b, sizes, kernel, steps, places):
     N, D, H, W, C, OD, OH, OW, F = sizes
     KD, KH, KW, G, flags = kernel
     SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
     table, scratch, direct, most, read, width = places
-    K = KW * C if _merged(LW, G) else C // G
-    R = KD * KH if _merged(LW, G) else KD * KH * KW
+    K = KW * C if merged(LW, G) else C // G
+    R = KD * KH if merged(LW, G) else KD * KH * KW
     FG = F // G
     scratch += worker * KD * read * width * C
     item = start
@@ -294,18 +302,13 @@ def conv_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws
     if _pointwise(x, y, w, SD, SH, SW, PD, PH, PW, G):
         product(y, 0, F, x, 0, C, 1, ws, 0, N * D * H * W, F, C, b, flags)
         return
-    table, scratch = _regions(w, G, C, F)
+    table, scratch = regions(w, G, C, F)
     width = (OW - 1) * SW + (KW - 1) * LW + 1
     most, read = band_rows(OH, SH, KD, (KH - 1) * LH + 1, width, C)
     spare_depth, spare_height = D - (OD - 1) * SD - (KD - 1) * LD, H - (OH - 1) * SH - (KH - 1) * LH
     direct = PD + PH + PW == 0 and min(spare_depth, spare_height, W - width + 1) > 0
     line, plane = (W * C, LD * H * W * C) if direct else (width * C, read * width * C)
-    r = 0
-    for kd in range(KD):
-        for kh in range(KH):
-            for kw in range(1 if _merged(LW, G) else KW):
-                set_offset(ws, table, r, kd * plane + kh * LH * line + kw * LW * C)
-                r += 1
+    set_taps(ws, table, KD, KH, 1 if merged(LW, G) else KW, plane, LH * line, LW * C)
     sizes = (N, D, H, W, C, OD, OH, OW, F)
     kernel, steps = (KD, KH, KW, G, flags), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
     places = (table, scratch, 1 if direct else 0, most, read, width)
@@ -470,7 +473,7 @@ def gather_input(dx, dy, y, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, flags, 
     N, D, H, W, C = dx.shape
     _, OD, OH, OW, F = dy.shape
     KD, KH, KW, CG, _ = w.shape
-    table, scratch = _regions(w, G, C, F)
+    table, scratch = regions(w, G, C, F)
     if _pointwise(dx, dy, w, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
         pack(ws, scratch, w, 0, 1, F, F, C)
         product(dx, 0, C, dy, 0, F, 1, ws, scratch, N * D * H * W, C, F, b, flags)
@@ -522,8 +525,8 @@ def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, p
     KD, KH, KW, CG, F, G = kernel
     SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
     table, scratch, direct, most, read, width, parts, band_size, bias_sums = places
-    kernel_rows = KD * KH if _merged(LW, G) else KD * KH * KW
-    M = KW * C if _merged(LW, G) else CG
+    kernel_rows = KD * KH if merged(LW, G) else KD * KH * KW
+    M = KW * C if merged(LW, G) else CG
     FG = F // G
     tiles = G * panels(FG) * kernel_rows
     sums = scratch + MAX_WORKERS * band_size
@@ -563,7 +566,7 @@ def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, p
                     source = row * OW * F + f
                     pack_gradient(ws, panel, dy, y, source, F, rows * OW, columns, bias)
                     packed = f
-                taps = 1 if _merged(LW, G) else KW
+                taps = 1 if merged(LW, G) else KW
                 i, j, k = tap // (KH * taps), tap // taps % KH, tap % taps
                 a0 = origin + i * plane + j * LH * line + k * LW * C + g * CG
                 block(
@@ -578,7 +581,7 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
     N, D, H, W, C = x.shape
     _, OD, OH, OW, F = dy.shape
     KD, KH, KW, CG, _ = dw.shape
-    table, scratch = _regions(dw, G, C, F)
+    table, scratch = regions(dw, G, C, F)
     if _pointwise(x, dy, dw, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
         if db.size:
             sum_rows(db, dy, N * OD * OH * OW, F, ws, scratch)
@@ -590,7 +593,7 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
     direct = PD + PH + PW == 0 and min(spare_depth, spare_height, W - width + 1) > 0
     for r in range(most):
         set_offset(ws, table, r, r * SH * (W if direct else width) * C)
-    tiles = G * panels(F // G) * (KD * KH if _merged(LW, G) else KD * KH * KW)
+    tiles = G * panels(F // G) * (KD * KH if merged(LW, G) else KD * KH * KW)
     parts = _parts(N, tiles)
     band_size = KD * read * width * C + most * OW * PANEL + PANEL
     sizes = (N, D, H, W, C, OD, OH, OW)

@@ -183,6 +183,11 @@ class TileEmitter:
         builder.position_at_end(after)
         return result
 
+    def rows_of_a(self) -> list[ir.Value]:
+        """Where the rows of A are, in bytes from the first."""
+        am = self.builder.mul(self.am, INT(4))
+        return [INT(0), *(self.hidden(self.builder.mul(am, INT(i))) for i in range(1, self.rows))]
+
     def hidden(self, value: ir.Value) -> ir.Value:
         """The same integer, of which LLVM does not know where it comes from.
 
@@ -193,9 +198,9 @@ class TileEmitter:
         kind = ir.FunctionType(INT, [INT])
         return self.builder.call(ir.InlineAsm(kind, "", "=r,0"), [value])
 
-    def emit_all(self, count: ir.Value, next_tile: ir.Value) -> None:
+    def emit_all(self, count: ir.Value, next_tile: ir.Value, rows_of_c: int) -> None:
         """`count` tiles one below the other; those of A are `next_tile` floats apart."""
-        step_c = self.builder.mul(self.ldc, INT(4 * self.rows))
+        step_c = self.builder.mul(self.ldc, INT(4 * rows_of_c))
         step_a = self.builder.mul(next_tile, INT(4))
 
         def tile(index: ir.Value, places: list[ir.Value]) -> list[ir.Value]:
@@ -208,8 +213,8 @@ class TileEmitter:
     def emit(self) -> None:
         """The tile: two loops around its multiply-adds, and the epilogue."""
         builder = self.builder
-        am, ak, ldb, br = (builder.mul(n, INT(4)) for n in (self.am, self.ak, self.ldb, self.br))
-        rows = [INT(0), *(self.hidden(builder.mul(am, INT(i))) for i in range(1, self.rows))]
+        ak, ldb, br = (builder.mul(n, INT(4)) for n in (self.ak, self.ldb, self.br))
+        rows = self.rows_of_a()
 
         def reduce(sums: list[list[ir.Value]], walkers: list[ir.Value]) -> list[list[ir.Value]]:
             entry, panel = walkers
@@ -229,7 +234,12 @@ class TileEmitter:
                 )  # fmt: skip
             return result
 
-        sums = self.loop(self.R, [(self.ao, INT(8)), (self.b, br)], self.start(), reduce)
+        walks = [(self.ao, INT(8)), (self.b, br)]
+        self.finish(self.loop(self.R, walks, self.start(), reduce))
+
+    def finish(self, sums: list[list[ir.Value]]) -> None:
+        """What happens to the sums on their way to C."""
+        builder = self.builder
         zero = ir.Constant(VECTOR, [0.0] * VECTOR_WIDTH)
 
         def rectified() -> list[list[ir.Value]]:
@@ -290,7 +300,7 @@ if JIT:
                 switch.add_case(INT(rows + 100 * (vectors - 1)), block)
                 builder.position_at_end(block)
                 emitter = TileEmitter(builder, rows, vectors, integers[:13])
-                emitter.emit_all(values[2], integers[13])
+                emitter.emit_all(values[2], integers[13], rows)
                 builder.branch(done)
             builder.position_at_end(done)
             return context.get_dummy_value()

@@ -246,7 +246,7 @@ class Chain(Container):
         layers, index = self._layers, 0
         cache = 0 if training or mask is not None else self.device.cache
         while index < len(layers):
-            count = layers_of_stage(layers, index) if cache else 0
+            count = layers_of_stage(layers, index, x.shape) if cache else 0
             stage = layers[index : index + count]
             if stage and (parts := parts_of_batch(stage, x.shape, cache)) > 1:
                 run = functools.partial(self._run_some, stage)

@@ -1,10 +1,12 @@
 """Max and average pooling in one to three dimensions, over windows and over everything."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from minicnnrnn import shapes
 from minicnnrnn.layers.base import Layer, Shape
+from minicnnrnn.layers.neighbours import plain
 
 AXES = ("length", "height, width", "depth, height, width")
 
@@ -173,6 +175,18 @@ class MaxPooling(Pooling):
         **kwargs: Any,
     ) -> None:
         super().__init__(pool_size, strides, padding, data_format, name, **kwargs)
+
+
+def pairs_at(layers: Sequence[Layer], index: int) -> MaxPooling | None:
+    """The layer at this place of a chain if it finds the maxima of windows of 2 x 2, side by side.
+
+    In volumes these are windows of 1 x 2 x 2.
+    """
+    layer = layers[index] if index < len(layers) else None
+    if not isinstance(layer, MaxPooling) or not plain(layer, MaxPooling):
+        return None
+    pairs = layer.rank > 1 and layer.pool_size == layer.strides == (1, 2, 2)[3 - layer.rank :]
+    return layer if pairs and layer.padding == "valid" else None
 
 
 class MaxPooling1D(MaxPooling):

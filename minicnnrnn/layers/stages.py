@@ -21,9 +21,15 @@ INSIDE = (Conv, BatchNormalization, Activation)
 WEIGHTS = 4  # bytes of outputs, at least, for each of the weights: these are read for every part
 
 
-def layers_of_stage(layers: Sequence[Layer], index: int) -> int:
-    """How many layers from a convolution on come before its pooling; 0 if that is no stage."""
-    if not plain(layers[index], Conv):
+def layers_of_stage(layers: Sequence[Layer], index: int, x_shape: tuple[int, ...]) -> int:
+    """How many layers from a convolution on come before its pooling; 0 if that is no stage.
+
+    Nor is it one where the convolution finds the maxima itself.
+    """
+    first = layers[index]
+    if not isinstance(first, Conv) or not plain(first, Conv):
+        return 0
+    if first.followers(layers, index, x_shape).pooling is not None:
         return 0
     end = index + 1
     while end < len(layers) and any(plain(layers[end], kind) for kind in INSIDE):
