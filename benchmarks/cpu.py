@@ -87,21 +87,17 @@ def against(row, peer, eager):
     model, x, y = models.build(row)
     ways = module.steps(model, x, y, **options)
     result = {"row": row, "peer": peer, "gradients differ by": verify(row, model, ways, x, y)}
-    peak = prepare()
-    before = peak()
+    peak, operations = prepare(), models.operations(row)
     for pass_, mine, index in (
         ("train", lambda: model.train_on_batch(x, y), 0),
         ("predict", lambda: model.predict_on_batch(x), 1),
     ):
         best = {name: min(turns.turn(way[index]) for _ in range(3)) for name, way in ways.items()}
         fastest = min(best, key=best.get)
-        result[pass_] = {"opponent": fastest} | turns.compare(mine, ways[fastest][index])
+        result[pass_] = {"opponent": fastest} | turns.compare(mine, ways[fastest][index], peak)
         result[pass_]["best ms"] = {name: round(1000 * t, 3) for name, t in best.items()}
-    peaks = before, peak()
-    result["peak GFLOP/s"] = [round(value / 1e9, 1) for value in peaks]
-    for pass_, count in models.operations(row).items():
-        seconds = result[pass_]["ms"][0] / 1000
-        result[pass_]["share of peak"] = round(count / seconds / max(peaks), 3)
+        share = operations[pass_] / result[pass_].pop("possible")
+        result[pass_]["share of peak"] = round(share, 3)
     return result
 
 

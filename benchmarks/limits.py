@@ -43,9 +43,12 @@ def launches(recording):
         yield name.removesuffix("_cpu"), lambda work=work, arguments=arguments: work(*arguments)
 
 
-def measured(whole, recording):
-    """Medians: milliseconds of the whole, and of the launches by name, in falling order."""
-    steps, parts = [], {}
+def measured(whole, recording, count, peak):
+    """Medians: milliseconds of the whole, and of the launches by name, in falling order.
+
+    And what kernels that multiply, `count` operations, reach of the peak measured behind them.
+    """
+    steps, parts, possible = [], {}, []
     for _ in range(ROUNDS):
         whole()
         start = time.perf_counter()
@@ -58,9 +61,12 @@ def measured(whole, recording):
             spent[name] = spent.get(name, 0) + time.perf_counter() - start
         for name, seconds in spent.items():
             parts.setdefault(name, []).append(seconds)
+        products = sum(seconds for name, seconds in spent.items() if name.startswith(MULTIPLY))
+        possible.append(products * peak(1))
     found = {name: round(1000 * statistics.median(times), 4) for name, times in parts.items()}
     by_time = dict(sorted(found.items(), key=lambda part: -part[1]))
-    return {"ms": round(1000 * statistics.median(steps), 4), "kernels": by_time}
+    share = round(count / statistics.median(possible), 3)
+    return {"ms": round(1000 * statistics.median(steps), 4), "kernels": by_time, "of peak": share}
 
 
 def one(row, eager):
@@ -70,7 +76,7 @@ def one(row, eager):
 
     numba.set_num_threads(turns.THREADS)
     model, x, y = models.build(row)
-    peak, result, peaks = prepare(), {}, []
+    peak, result, operations = prepare(), {}, models.operations(row)
     ways = {
         "predict": lambda: model.predict_on_batch(x),
         "train": lambda: model.train_on_batch(x, y),
@@ -80,14 +86,8 @@ def one(row, eager):
             whole()
         passes, training = model._recorded
         (recording,) = (training if name == "train" else passes)._known.values()
-        peaks.append(peak())
-        result[name] = measured(whole, recording)
-        peaks.append(peak())
-    for name, count in models.operations(row).items():
-        kernels = result[name]["kernels"]
-        products = sum(ms for kernel, ms in kernels.items() if kernel.startswith(MULTIPLY))
-        result[name]["of peak"] = round(count / products / 1e-3 / max(peaks), 3)
-    return result | {"peak GFLOP/s": [round(value / 1e9) for value in peaks]}
+        result[name] = measured(whole, recording, operations[name], peak)
+    return result
 
 
 def measure(eager):

@@ -36,14 +36,21 @@ def turn(step):
     return (time.perf_counter() - start) / count
 
 
-def compare(mine, theirs):
-    """Turns A B A B: the median of the pairwise ratios, their quartiles, and milliseconds."""
-    pairs, start = [], time.perf_counter()
+def compare(mine, theirs, peak=None):
+    """Turns A B A B: the median of the pairwise ratios, their quartiles, and milliseconds.
+
+    With a function that measures operations a second, also how many these are, measured right
+    behind our turns, in one of our steps: the speed of a machine changes within seconds.
+    """
+    pairs, possible, start = [], [], time.perf_counter()
     while len(pairs) < ROUNDS:
         if len(pairs) >= FEWEST and time.perf_counter() - start > SECONDS:
             break
-        pairs.append((turn(mine), turn(theirs)))
-    return summary(pairs)
+        seconds = turn(mine)
+        if peak:
+            possible.append(seconds * peak(1))
+        pairs.append((seconds, turn(theirs)))
+    return summary(pairs) | ({"possible": statistics.median(possible)} if peak else {})
 
 
 def summary(pairs):
