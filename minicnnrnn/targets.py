@@ -1,5 +1,6 @@
 """Targets: what a batch's `y` and its weights become before a step may begin."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,7 +103,7 @@ class Targets:
         """
         if y is None:
             raise ValueError("Expected targets y. Received: none.")
-        rows, C = int(np.prod(outputs[:-1])), outputs[-1]
+        rows, C = math.prod(outputs[:-1]), outputs[-1]
         if sparse:
             self.labels = self._labels(rows)
             self._load_labels(y, outputs, C, ignore, positions)
@@ -174,7 +175,7 @@ class Targets:
         reported loss counts for an epoch as often as the batch has samples. Plain metrics know
         the mask alone.
         """
-        N, rows = outputs[0], int(np.prod(outputs[:-1]))
+        N, rows = outputs[0], math.prod(outputs[:-1])
         ignore = getattr(loss, "ignore_class", None)
         counts = (rows if loss.by_row else N,) * 2 + (rows, rows)
         if w is None and mask is None and ignore is None:
