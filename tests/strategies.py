@@ -38,6 +38,15 @@ def windows(draw, dilated=True, longest=9):
     return length, kernel, stride, dilation, missing // 2, outputs
 
 
+def geometry(
+    N=1, D=(1, 5, 5), C=1, F=1, K=(1, 3, 3), S=(1, 1, 1), L=(1, 1, 1), P=(0, 0, 0), O=None, G=1
+):
+    """A convolution's integers; outputs without padding unless given."""
+    if O is None:
+        O = tuple((d - (k - 1) * l - 1) // s + 1 for d, k, s, l in zip(D, K, S, L))
+    return {"N": N, "D": D, "C": C, "F": F, "K": K, "S": S, "L": L, "P": P, "O": O, "G": G}
+
+
 @st.composite
 def convolutions(draw):
     """All integers of a convolution, in the contract's letters."""

@@ -15,18 +15,9 @@ from checks import (
     normal,
 )
 from hypothesis import example, given, settings
-from strategies import convolutions, seeds
+from strategies import convolutions, geometry, seeds
 
 NO_RELU = np.zeros((0,) * 5, np.float32)
-
-
-def geometry(
-    N=1, D=(1, 5, 5), C=1, F=1, K=(1, 3, 3), S=(1, 1, 1), L=(1, 1, 1), P=(0, 0, 0), O=None, G=1
-):
-    """A convolution's integers; outputs without padding unless given."""
-    if O is None:
-        O = tuple((d - (k - 1) * l - 1) // s + 1 for d, k, s, l in zip(D, K, S, L))
-    return {"N": N, "D": D, "C": C, "F": F, "K": K, "S": S, "L": L, "P": P, "O": O, "G": G}
 
 
 def products(g):

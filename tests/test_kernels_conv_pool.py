@@ -3,20 +3,19 @@
 import numba
 import numpy as np
 import pytest
-from checks import DEVICES, FAST, assert_within, assume_affordable, integer_valued, kernel, normal
-from checks import nans as filled
+from checks import (
+    DEVICES,
+    FAST,
+    assert_within,
+    assume_affordable,
+    integer_valued,
+    kernel,
+    nans,
+    normal,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import convolutions, seeds
-
-
-def geometry(
-    N=1, D=(1, 5, 5), C=1, F=8, K=(1, 3, 3), S=(1, 1, 1), L=(1, 1, 1), P=(0, 0, 0), O=None, G=1
-):
-    """A convolution's integers; outputs without padding unless given."""
-    if O is None:
-        O = tuple((d - (k - 1) * l - 1) // s + 1 for d, k, s, l in zip(D, K, S, L))
-    return {"N": N, "D": D, "C": C, "F": F, "K": K, "S": S, "L": L, "P": P, "O": O, "G": G}
+from strategies import convolutions, geometry, seeds
 
 
 @st.composite
@@ -37,7 +36,7 @@ def pooled(device, g, x, w, b, relu=0):
     size = kernel("conv_pool", "conv_pool_workspace", device)(
         g["N"], *g["D"], g["C"], *g["O"], g["F"], *g["K"], *g["S"], *g["L"], g["G"]
     )
-    y, ws = filled(g["N"], OD, OH // 2, OW // 2, g["F"], dtype=x.dtype), filled(size)
+    y, ws = nans(g["N"], OD, OH // 2, OW // 2, g["F"], dtype=x.dtype), nans(size)
     kernel("conv", "conv_prepare", device)(w, g["G"], ws)
     kernel("conv_pool", "conv_pool_forward", device)(
         y, x, w, b, *g["S"], *g["L"], *g["P"], g["G"], relu, ws

@@ -239,6 +239,15 @@ def regions(w, G, C, F):
     return table, table + 2 * max(taps, BAND_ROWS)
 
 
+@inner
+def read_in_place(x, w, outputs, steps):
+    """Whether all that the outputs see lies in the image, so that no band is copied."""
+    SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
+    (OD, OH, OW), (_, D, H, W, _), (KD, KH, KW, _, _) = outputs, x.shape, w.shape
+    inside = (OD - 1) * SD + (KD - 1) * LD < D and (OH - 1) * SH + (KH - 1) * LH < H
+    return PD + PH + PW == 0 and inside and (OW - 1) * SW + (KW - 1) * LW < W
+
+
 # --- forward ---------------------------------------------------------------------------
 
 
@@ -305,8 +314,7 @@ def conv_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws
     table, scratch = regions(w, G, C, F)
     width = (OW - 1) * SW + (KW - 1) * LW + 1
     most, read = band_rows(OH, SH, KD, (KH - 1) * LH + 1, width, C)
-    spare_depth, spare_height = D - (OD - 1) * SD - (KD - 1) * LD, H - (OH - 1) * SH - (KH - 1) * LH
-    direct = PD + PH + PW == 0 and min(spare_depth, spare_height, W - width + 1) > 0
+    direct = read_in_place(x, w, (OD, OH, OW), (SD, SH, SW, LD, LH, LW, PD, PH, PW))
     line, plane = (W * C, LD * H * W * C) if direct else (width * C, read * width * C)
     set_taps(ws, table, KD, KH, 1 if merged(LW, G) else KW, plane, LH * line, LW * C)
     sizes = (N, D, H, W, C, OD, OH, OW, F)
@@ -589,8 +597,7 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
         return
     width = (OW - 1) * SW + (KW - 1) * LW + 1
     most, read = band_rows(OH, SH, KD, (KH - 1) * LH + 1, width, C)
-    spare_depth, spare_height = D - (OD - 1) * SD - (KD - 1) * LD, H - (OH - 1) * SH - (KH - 1) * LH
-    direct = PD + PH + PW == 0 and min(spare_depth, spare_height, W - width + 1) > 0
+    direct = read_in_place(x, dw, (OD, OH, OW), (SD, SH, SW, LD, LH, LW, PD, PH, PW))
     for r in range(most):
         set_offset(ws, table, r, r * SH * (W if direct else width) * C)
     tiles = G * panels(F // G) * (KD * KH if merged(LW, G) else KD * KH * KW)

@@ -18,6 +18,7 @@ from minicnnrnn.kernels.conv import (
     conv_workspace_cpu,
     conv_workspace_cuda,
     merged,
+    read_in_place,
     regions,
     set_taps,
 )
@@ -27,6 +28,7 @@ from minicnnrnn.kernels.gemm import (
     RELU,
     TILE_FLOATS,
     TileEmitter,
+    copy_columns,
     stack_floats,
 )
 from minicnnrnn.kernels.jit import INT, JIT, MAX_WORKERS, VECTOR_WIDTH, cpu, inner, once, split
@@ -181,17 +183,13 @@ def window_block(
         return
     scratch = stack_floats(TILE_FLOATS)
     if flags & ADD_BIAS:
-        to, of = floats(scratch + 4 * width), floats(bias)
-        for j in range(columns):
-            to[j] = of[j]
+        copy_columns(scratch + 4 * width, width, bias, 0, 1, columns)
     for i in range(count):
         _windows(wide, 1, (
             scratch, width, a + 4 * i * following, am, 1, ao, b, ldb, br, K, R, scratch + 4 * width,
             flags, line, following,
         ))  # fmt: skip
-        to, of = floats(c + 4 * i * ldc), floats(scratch)
-        for j in range(columns):
-            to[j] = of[j]
+        copy_columns(c + 4 * i * ldc, ldc, scratch, width, 1, columns)
 
 
 @inner
@@ -250,9 +248,7 @@ def conv_pool_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, rel
     flags = (ADD_BIAS if b.size else OVERWRITE) + (RELU if relu else OVERWRITE)
     table, scratch = regions(w, G, C, F)
     read, width = _band(OW, KH, KW, SH, SW, LH, LW)
-    spare_depth = D - (OD - 1) * SD - (KD - 1) * LD
-    spare_height = H - (2 * OH - 1) * SH - (KH - 1) * LH
-    direct = PD + PH + PW == 0 and min(spare_depth, spare_height, W - width + 1) > 0
+    direct = read_in_place(x, w, (OD, 2 * OH, 2 * OW), (SD, SH, SW, LD, LH, LW, PD, PH, PW))
     line, plane = (W * C, LD * H * W * C) if direct else (width * C, read * width * C)
     set_taps(ws, table, KD, KH, 1 if merged(LW, G) else KW, plane, LH * line, LW * C)
     sizes = (N, D, H, W, C, OD, OH, OW, F)
