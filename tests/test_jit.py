@@ -1,15 +1,22 @@
 """Compiling, caching and threading: nothing stale, nothing fragile."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import minicnnrnn
 from minicnnrnn.kernels import jit
+from minicnnrnn.kernels.dense import (
+    dense_forward_cpu,
+    dense_prepare_cpu,
+    dense_workspace_cpu,
+)
 
 ROOT = Path(minicnnrnn.__file__).parent.parent
 
@@ -151,6 +158,18 @@ def test_an_unknown_instruction_set_is_refused():
 
 
 @needs_jit
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="others are not slowed")
+@pytest.mark.parametrize("rows", [1, 2000])  # on one thread, and on all
+def test_vanished_numbers_are_zero_in_kernels_and_nowhere_else(rows):
+    tiny, w = np.full((rows, 64), 1e-30, np.float32), np.eye(64, dtype=np.float32)
+    w *= np.float32(1e-15)
+    y, ws = np.full_like(tiny, np.nan), np.zeros(dense_workspace_cpu(rows, 64, 64), np.float32)
+    dense_prepare_cpu(w, ws)
+    dense_forward_cpu(y, tiny, w, np.zeros(0, np.float32), 0, ws)
+    np.testing.assert_array_equal(y, 0)
+    assert np.all(tiny * w[0, 0] > 0)
+
+
 @pytest.mark.parametrize("simd", sorted(jit.SIMD_WIDTHS))
 def test_every_instruction_set_gives_the_right_product(simd):
     assert run("step(); print(1)", MINICNNRNN_SIMD=simd).strip() == "1"

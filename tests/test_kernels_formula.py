@@ -16,20 +16,22 @@ _line = formula.elementwise(lambda x, y: (2 - x, x * y - 3, (x + 1) / (1 + y), 0
 
 @cpu
 def tanh_of(y, x):
-    _tanh((x.size, address(x, 0), address(y, 0)))
+    _tanh((1, x.size, address(x, 0), 0, address(y, 0), 0))
 
 
 @cpu
 def gate_of(y, x):
-    _gate((x.size, address(x, 0), address(y, 0)))
+    _gate((1, x.size, address(x, 0), 0, address(y, 0), 0))
 
 
 @cpu
 def line_of(out, x, y):
-    n = x.size
+    rows, n = y.shape
+    step = out.shape[2]
     _line((
-        n, address(x, 0), address(y, 0), address(out, 0), address(out, n), address(out, 2 * n),
-        address(out, 3 * n),
+        rows, n, address(x, 0), 0, address(y, 0), n, address(out, 0), step,
+        address(out, rows * step), step, address(out, 2 * rows * step), step,
+        address(out, 3 * rows * step), step,
     ))  # fmt: skip
 
 
@@ -77,15 +79,16 @@ def test_a_nan_stays_and_infinity_saturates(function):
     assert y[2] == pytest.approx(-1 if function is tanh_of else 0, abs=2e-7)
 
 
-@given(st.integers(1, 70), st.integers(0, 99))
-def test_any_number_of_elements_and_no_other_memory(count, seed):
+@given(st.integers(0, 4), st.integers(1, 70), st.integers(0, 20), st.integers(0, 99))
+def test_any_rows_and_no_other_memory(rows, count, between, seed):
     rng = np.random.default_rng(seed)
-    x, y = rng.uniform(0, 2, (2, count)).astype(np.float32)
-    memory = np.full(4 * count + 16, np.nan, np.float32)
-    line_of(memory[: 4 * count], x, y)
-    expected = np.concatenate([2 - x, x * y - 3, (x + 1) / (1 + y), 0 * x])
-    np.testing.assert_allclose(memory[: 4 * count], expected, rtol=1e-6, atol=1e-6)
-    assert np.isnan(memory[4 * count :]).all()
+    x = rng.uniform(0, 2, count).astype(np.float32)  # the same for all rows
+    y = rng.uniform(0, 2, (rows, count)).astype(np.float32)
+    out = np.full((4, rows, count + between), np.nan, np.float32)
+    line_of(out, x, y)
+    expected = [2 - x + 0 * y, x * y - 3, (x + 1) / (1 + y), 0 * y]
+    np.testing.assert_allclose(out[:, :, :count], expected, rtol=1e-6, atol=1e-6)
+    assert np.isnan(out[:, :, count:]).all()
 
 
 def test_a_result_may_take_the_place_of_what_was_read():

@@ -6,18 +6,21 @@ state at each step. Here is what is left of a step: the cell, at every pixel tha
 
 import numpy as np
 
+from minicnnrnn.kernels.codes import SIGMOID, TANH
+from minicnnrnn.kernels.formula import elementwise
 from minicnnrnn.kernels.gpu import cuda, divided, divisor, gpu, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.lstm import (
     cell,
-    cell_backward,
-    cell_forward,
+    cells_backward,
+    cells_forward,
     through_cell,
     unit_backward,
     unit_forward,
 )
-from minicnnrnn.kernels.panel import grain
-from minicnnrnn.kernels.recurrent import ZERO, copy_rows, counts, dropped, is_valid, tail
+from minicnnrnn.kernels.panel import address, grain
+from minicnnrnn.kernels.recurrent import ZERO, counts, dropped, is_valid, recurrent_add
+from minicnnrnn.kernels.tiles import copy_run
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -130,6 +133,15 @@ def conv_lstm_workspace_cpu(F):
     return 10 * F * MAX_WORKERS
 
 
+BLOCK = 1024  # units of pixels that are gone through together, and stay in the L1 cache
+
+
+@inner
+def _block(row, stop, P, F):
+    """How many pixels follow in the same sample, or as many of them as make a block."""
+    return min(1 + BLOCK // F, stop - row, P - row % P)
+
+
 @inner
 def _forward_range(
     start, stop, worker, y, h, c, gates, seen, mask, activation, recurrent_activation, T, step,
@@ -138,30 +150,26 @@ def _forward_range(
     slots, N, P, F = h.shape
     time, first = T - 1 - step if backwards else step, T - y.shape[1]
     old, new, tape = step % slots, (step + 1) % slots, step % gates.shape[0]
-    for row in range(start, stop):
-        n = row // P
+    row = start
+    while row < stop:
+        n, count = row // P, _block(row, stop, P, F)
         before, after = (old * N * P + row) * F, (new * N * P + row) * F
-        h_new = tail(h, after)
+        h_new, at = address(h, after), (tape * N * P + row) * 4 * F
         if mask.size and mask[n, time] == 0:
-            h_old, c_old, c_new = tail(h, before), tail(c, before), tail(c, after)
-            for j in range(F):
-                h_new[j] = h_old[j]
-            for j in range(F):
-                c_new[j] = c_old[j]
+            copy_run((h_new, address(h, before), 0, count * F))
+            copy_run((address(c, after), address(c, before), 0, count * F))
         else:
-            at = (tape * N * P + row) * 4 * F
             if seen.size:
-                sums, more = tail(gates, at), tail(seen, row * 4 * F)
-                for j in range(4 * F):
-                    sums[j] += more[j]
-            cell_forward(
-                h, c, before, after, gates, at, ws, 10 * F * worker, F, activation,
-                recurrent_activation,
+                more = address(seen, row * 4 * F)
+                recurrent_add((address(gates, at), 0, more, 0, 1, 4 * count * F))
+            cells_forward(
+                count, h, c, before, after, gates, at, h_new, F, ws, 10 * F * worker, F,
+                activation, recurrent_activation,
             )  # fmt: skip
         if step >= first:
-            out = tail(y, ((n * y.shape[1] + step - first) * P + row % P) * F)
-            for j in range(F):
-                out[j] = h_new[j]
+            out = ((n * y.shape[1] + step - first) * P + row % P) * F
+            copy_run((address(y, out), h_new, 0, count * F))
+        row += count
 
 
 @cpu
@@ -175,6 +183,9 @@ def conv_lstm_forward_cpu(
     split(_forward_range, N * P, grain(40 * F), arguments)
 
 
+_add_kept = elementwise(lambda dh, keep, arriving: (dh + keep * arriving,), 3, 1)
+
+
 @inner
 def _backward_range(
     start, stop, worker, dgates, dh, dc, dy, gates, c, arriving, keep, mask, activation,
@@ -183,38 +194,37 @@ def _backward_range(
     _, N, P, F = c.shape
     time, first = T - 1 - step if backwards else step, T - dy.shape[1]
     scratch = 10 * F * worker
-    for row in range(start, stop):
-        n, at = row // P, (step * N * P + row) * 4 * F
-        total = tail(dh, row * F)
+    usual = activation == TANH and recurrent_activation == SIGMOID
+    row = start
+    while row < stop:
+        n, count = row // P, _block(row, stop, P, F) if usual else 1
+        at, total = (step * N * P + row) * 4 * F, address(dh, row * F)
+        old, new = (step * N * P + row) * F, ((step + 1) * N * P + row) * F
         if step == T - 1:
-            cells = tail(dc, row * F)
-            for j in range(F):
-                total[j] = 0
-                cells[j] = 0
+            copy_run((total, 0, 0, count * F))
+            copy_run((address(dc, row * F), 0, 0, count * F))
+        elif keep.size:
+            more, factors = address(arriving, row * F), address(keep, row * F)
+            _add_kept((1, count * F, total, 0, factors, 0, more, 0, total, 0))
         else:
-            more = tail(arriving, row * F)
-            if keep.size:
-                factors = tail(keep, row * F)
-                for j in range(F):
-                    total[j] += factors[j] * more[j]
-            else:
-                for j in range(F):
-                    total[j] += more[j]
+            recurrent_add((total, 0, address(arriving, row * F), 0, 1, count * F))
         if step >= first:
-            more = tail(dy, ((n * dy.shape[1] + step - first) * P + row % P) * F)
-            for j in range(F):
-                total[j] += more[j]
+            more = ((n * dy.shape[1] + step - first) * P + row % P) * F
+            recurrent_add((total, 0, address(dy, more), 0, 1, count * F))
         if mask.size and mask[n, time] == 0:
-            d = tail(dgates, at)
-            for j in range(4 * F):
-                d[j] = 0
-        else:
-            old, new = (step * N * P + row) * F, ((step + 1) * N * P + row) * F
-            cell_backward(
-                ws, scratch + 6 * F, dh, row * F, dc, row * F, c, old, new, gates, at, ws, scratch,
-                F, activation, recurrent_activation,
+            copy_run((address(dgates, at), 0, 0, 4 * count * F))
+        elif usual:
+            cells_backward(
+                count, dgates, at, 4 * F, dh, row * F, dc, row * F, c, old, new, gates, at, ws,
+                scratch, F, activation, recurrent_activation,
             )  # fmt: skip
-            copy_rows(dgates, at, 4 * F, ws, scratch + 6 * F, 4 * F, 1, 4 * F)
+        else:
+            cells_backward(
+                1, ws, scratch + 6 * F, 4 * F, dh, row * F, dc, row * F, c, old, new, gates, at,
+                ws, scratch, F, activation, recurrent_activation,
+            )  # fmt: skip
+            copy_run((address(dgates, at), address(ws, scratch + 6 * F), 0, 4 * F))
+        row += count
 
 
 @cpu

@@ -3,10 +3,11 @@
 import numpy as np
 
 from minicnnrnn.kernels.activation import differentiate
-from minicnnrnn.kernels.formula import elementwise
+from minicnnrnn.kernels.codes import SIGMOID, TANH
+from minicnnrnn.kernels.formula import elementwise, gate, tanh
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
 from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
-from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.on_chip import (
     KEPT,
     MOST,
@@ -31,7 +32,7 @@ from minicnnrnn.kernels.recurrent import (
     ZERO,
     ZERO_TABLE,
     activated,
-    add,
+    add_outputs,
     alpha_of,
     arriving,
     backward_inputs,
@@ -40,12 +41,13 @@ from minicnnrnn.kernels.recurrent import (
     dropped,
     inputs_in,
     is_valid,
-    keep_row,
+    keep_rows,
     kept_on_tape,
     multiply,
     pack_pair,
     recall,
     recalled,
+    recurrent_add,
     recurrent_weight,
     row_stride,
     see_inputs,
@@ -293,8 +295,27 @@ def gru_prepare_cpu(w, u, ws):
     pack_pair(ws, candidate, w, u, 2 * U, 3 * U, C, U, U)
 
 
-# The steps of a cell between its activations, as formulas of whole vectors.
+# The cell with its usual activations, reset after the product with u, is a formula of whole
+# vectors, of all rows at once. Otherwise the steps between the activations are.
 
+
+def _usual(z, r, a, seen, h):
+    z, r = gate(z), gate(r)
+    a = tanh(a + r * seen)
+    new = z * h + (1 - z) * a
+    return z, r, a, new, new
+
+
+_usual_forward = elementwise(_usual, 5, 5)
+
+
+def _through(dh, z, r, a, seen, h):
+    """Gradients of z, r, the candidate and what it sees, before activation; and of the old h."""
+    da = dh * (1 - z) * (1 - a * a)
+    return dh * (h - a) * z * (1 - z), da * seen * r * (1 - r), da, da * r, dh * z
+
+
+_usual_backward = elementwise(_through, 6, 5)
 _add_product = elementwise(lambda a, r, seen: (a + r * seen,), 3, 1)
 _reset = elementwise(lambda h, r: (r * h, r * h), 2, 2)
 
@@ -310,6 +331,53 @@ _through_seen = elementwise(lambda d, h, r, dh: (d * h, dh + d * r), 4, 2)
 _through_reset = elementwise(lambda da, seen, r: (da * seen, da * r), 3, 2)
 
 
+@once(7)
+def gru_usual_forward(rows, U, z, old, new, row, stride):
+    """New states, from the gates' sums and the old states, to `new` and to where products read."""
+    r, a, seen, G = z + 4 * U, z + 8 * U, z + 12 * U, 4 * U
+    _usual_forward((
+        rows, U, z, G, r, G, a, G, seen, G, old, U, z, G, r, G, a, G, new, U, row, stride,
+    ))  # fmt: skip
+
+
+@once(7)
+def gru_usual_backward(rows, U, dz, stride, dh, z, old):
+    """Gradients of the gates' sums, and what of dh reaches the old states past the gates."""
+    r, a, seen, G = z + 4 * U, z + 8 * U, z + 12 * U, 4 * U
+    _usual_backward((
+        rows, U, dh, U, z, G, r, G, a, G, seen, G, old, U, dz, stride, dz + 4 * U, stride,
+        dz + 8 * U, stride, dz + 12 * U, stride, dh, U,
+    ))  # fmt: skip
+
+
+@inner
+def _reset_range(
+    start, stop, h, old, gates, tape, mask, time, recurrent_activation, ws, row, stride, scratch
+):
+    """Reset the states that the product with u is about to see."""
+    U = h.shape[2]
+    for n in range(start, stop):
+        if mask.size == 0 or mask[n, time]:
+            at, seen = (tape + n) * 4 * U, address(gates, ((tape + n) * 4 + 3) * U)
+            r = settle(gates, at, ws, scratch, 2 * U, recurrent_activation) + 4 * U
+            kept = address(ws, row + (n - start) * stride)
+            _reset((1, U, kept, 0, r, 0, kept, 0, seen, 0))
+
+
+@inner
+def _cell_forward(
+    h_new, h_old, row, gates, at, ws, scratch, U, activation, recurrent_activation, reset_after
+):
+    """The new state of a sample, whatever the activations."""
+    if reset_after:
+        r = settle(gates, at, ws, scratch, 2 * U, recurrent_activation) + 4 * U
+        before, seen = address(gates, at + 2 * U), address(gates, at + 3 * U)
+        _add_product((1, U, before, 0, r, 0, seen, 0, before, 0))
+    z = recall(gates, at, ws, scratch, U, recurrent_activation)
+    a = settle(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
+    _mix((1, U, z, 0, a, 0, h_old, 0, h_new, 0, row, 0))
+
+
 @inner
 def _forward_range(
     start, stop, worker, y, h, gates, x, mask, keep, activation, recurrent_activation, reset_after,
@@ -321,8 +389,9 @@ def _forward_range(
     both, candidate, bias, row0 = _packed_places(C, U)
     scratch, first = bias + 4 * U + 3 * U * worker, row0 + start * stride
     copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
-    for n in range(start, stop):
-        keep_row(tail(ws, first + (n - start) * stride + C), keep, n, U)
+    keep_rows(ws, first + C, stride, keep, start, rows, U)
+    usual = reset_after and activation == TANH and recurrent_activation == SIGMOID
+    together = 1 if mask.size else rows
     for s in range(T):
         time = T - 1 - s if backwards else s
         old, new = s % slots * N, (s + 1) % slots * N
@@ -341,35 +410,31 @@ def _forward_range(
                 gates, at0 + 3 * U, G, ws, first + C, stride, ws, candidate, K, C, rows, U, U, ws,
                 bias + 3 * U, ADD_BIAS,
             )  # fmt: skip
-        for n in range(start, stop):
-            if mask.size and mask[n, time] == 0:
-                continue
-            at = (tape + n) * G
-            r = settle(gates, at, ws, scratch, 2 * U, recurrent_activation) + 4 * U
-            seen, row = address(gates, at + 3 * U), address(ws, first + (n - start) * stride + C)
-            if reset_after:
-                before = address(gates, at + 2 * U)
-                _add_product((U, before, r, seen, before))
-            else:
-                _reset((U, row, r, row, seen))
-        if not reset_after:
+        else:
+            _reset_range(start, stop, h, old, gates, tape, mask, time, recurrent_activation, ws,
+                         first + C, stride, scratch)  # fmt: skip
             multiply(
                 gates, at0 + 2 * U, G, ws, first, stride, ws, candidate, K, 0, rows, U, K, ws,
                 bias + 2 * U, ADD_BIAS,
             )  # fmt: skip
-        for n in range(start, stop):
-            at = (tape + n) * G
+        for n in range(start, stop, together):
+            at, row = (tape + n) * G, address(ws, first + (n - start) * stride + C)
             h_new, h_old = address(h, (new + n) * U), address(h, (old + n) * U)
             if mask.size and mask[n, time] == 0:
                 copy_run((h_new, h_old, 0, U))
+                copy_run((row, h_old, 0, U))
+            elif usual:
+                gru_usual_forward((together, U, address(gates, at), h_old, h_new, row, stride))
             else:
-                z = recall(gates, at, ws, scratch, U, recurrent_activation)
-                a = settle(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
-                row = first + (n - start) * stride + C
-                _mix((U, z, a, h_old, h_new, address(ws, row)))
-                keep_row(tail(ws, row), keep, n, U)
-            if s >= T - outputs:
-                copy_run((address(y, (n * outputs + s - (T - outputs)) * U), h_new, 0, U))
+                for m in range(together):
+                    _cell_forward(
+                        h_new + 4 * m * U, h_old + 4 * m * U, row + 4 * m * stride, gates,
+                        at + m * G, ws, scratch, U, activation, recurrent_activation, reset_after,
+                    )  # fmt: skip
+        keep_rows(ws, first + C, stride, keep, start, rows, U)
+        if s >= T - outputs:
+            out = (start * outputs + s - (T - outputs)) * U
+            copy_rows(y, out, outputs * U, h, (new + start) * U, U, rows, U)
 
 
 @cpu
@@ -410,24 +475,32 @@ def _backward_range(
     scratch, first = bias + 4 * U + 3 * U * worker, row0 + start * stride
     sigma, phi = alpha_of(recurrent_activation), alpha_of(activation)
     copy_run((address(ws, dh0 + start * U), 0, 0, rows * U))
+    usual = reset_after and activation == TANH and recurrent_activation == SIGMOID
+    together = rows if usual and mask.size == 0 else 1
     for s in range(T - 1, -1, -1):
         time = T - 1 - s if backwards else s
-        for n in range(start, stop):
+        if s >= T - outputs:
+            add_outputs(ws, dh0 + start * U, dy, start, s - (T - outputs), rows, U)
+        for n in range(start, stop, together):
             at, D = (s * N + n) * G, first + (n - start) * stride
             dz, dh, h_old = address(ws, D), address(ws, dh0 + n * U), address(h, (s * N + n) * U)
-            if s >= T - outputs:
-                add((U, dh, address(dy, (n * outputs + s - (T - outputs)) * U), dh))
             if mask.size and mask[n, time] == 0:
                 copy_run((dz, 0, 0, G))
+                continue
+            if usual:
+                gru_usual_backward((together, U, dz, stride, dh, address(gates, at), h_old))
                 continue
             z = recall(gates, at, ws, scratch, 2 * U, recurrent_activation)
             a = recall(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
             seen = address(gates, at + 3 * U)
-            _through_mix((U, dh, z, a, h_old, dz, dz + 8 * U, dh))
+            _through_mix((1, U, dh, 0, z, 0, a, 0, h_old, 0, dz, 0, dz + 8 * U, 0, dh, 0))
             differentiate(ws, D + 2 * U, gates, at + 2 * U, U, activation, phi)
             if reset_after:
                 r = z + 4 * U
-                _through_reset((U, dz + 8 * U, seen, r, dz + 4 * U, dz + 12 * U))
+                _through_reset((
+                    1, U, dz + 8 * U, 0, seen, 0, r, 0, dz + 4 * U, 0, dz + 12 * U, 0,
+                ))  # fmt: skip
+                differentiate(ws, D, gates, at, 2 * U, recurrent_activation, sigma)
             else:
                 copy_run((dz + 12 * U, seen, 0, U))
         if not reset_after:
@@ -435,17 +508,16 @@ def _backward_range(
                 ws, reset0 + start * U, U, ws, first + 2 * U, stride, ws, u_candidate, U, 0, rows,
                 U, U, ws, 0, OVERWRITE,
             )  # fmt: skip
-        for n in range(start, stop):
-            if mask.size and mask[n, time] == 0:
-                continue
-            at, D = (s * N + n) * G, first + (n - start) * stride
-            if not reset_after:
+            for n in range(start, stop):
+                if mask.size and mask[n, time] == 0:
+                    continue
+                at, D = (s * N + n) * G, first + (n - start) * stride
                 dh, reset = address(ws, dh0 + n * U), address(ws, reset0 + n * U)
                 r = recall(gates, at + U, ws, scratch, U, recurrent_activation)
-                keep_row(tail(ws, reset0 + n * U), keep, n, U)
+                keep_rows(ws, reset0 + n * U, U, keep, n, 1, U)
                 h_old, dr = address(h, (s * N + n) * U), address(ws, D + U)
-                _through_seen((U, reset, h_old, r, dh, dr, dh))
-            differentiate(ws, D, gates, at, 2 * U, recurrent_activation, sigma)
+                _through_seen((1, U, reset, 0, h_old, 0, r, 0, dh, 0, dr, 0, dh, 0))
+                differentiate(ws, D, gates, at, 2 * U, recurrent_activation, sigma)
         copy_rows(dgates, (s * N + start) * G, G, ws, first, stride, rows, G)
         if s:  # what comes through u is added to dh, by way of `reset` if it is to be dropped
             sum0 = (reset0 if keep.size else dh0) + start * U
@@ -459,10 +531,9 @@ def _backward_range(
                     0, ACCUMULATE,
                 )  # fmt: skip
             if keep.size:
-                for n in range(start, stop):
-                    dh, through_u = address(ws, dh0 + n * U), reset0 + n * U
-                    keep_row(tail(ws, through_u), keep, n, U)
-                    add((U, dh, address(ws, through_u), dh))
+                keep_rows(ws, reset0 + start * U, U, keep, start, rows, U)
+                dh, through_u = address(ws, dh0 + start * U), address(ws, reset0 + start * U)
+                recurrent_add((dh, U, through_u, U, rows, U))
         if dx.size:
             multiply(
                 dx, (start * T + time) * C, T * C, ws, first, stride, ws, w_all, 3 * U, 0, rows, C,

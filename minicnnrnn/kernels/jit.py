@@ -13,12 +13,13 @@ All wait with compiling until they are called. With ``NUMBA_DISABLE_JIT=1`` they
 and a debugger can step through them.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -379,9 +380,36 @@ if JIT:
         unpacked = [builder.extract_value(values, i) for i in range(len(pack.elements))]
         kinds = [context.get_value_type(member) for member in members]
         body = ir.FunctionType(ir.VoidType(), kinds).as_pointer()
-        builder.call(builder.inttoptr(builder.load(cell), body), integers + unpacked)
+        with _flushing_to_zero(builder):
+            builder.call(builder.inttoptr(builder.load(cell), body), integers + unpacked)
         builder.ret_void()
         return function
+
+    @contextlib.contextmanager
+    def _flushing_to_zero(builder: ir.IRBuilder) -> Iterator[None]:
+        """Emit code in which numbers below the least normal one, 1.2e-38, are zero.
+
+        An x86 processor takes a hundred times as long for those: gradients that vanish on their
+        way back through 100 steps of an LSTM slow it down to a tenth. TensorFlow and JAX do the
+        same. The caller's own arithmetic stays as it was.
+        """
+        if not llvm.get_process_triple().startswith(("x86", "i686", "amd64")):
+            yield
+            return
+        word = ir.IntType(32)
+        old, new = builder.alloca(word), builder.alloca(word)
+
+        def control(name: str, place: ir.Value) -> None:
+            kind = ir.FunctionType(ir.VoidType(), [POINTER])
+            called = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}")
+            builder.call(called, [builder.bitcast(place, POINTER)])
+
+        control("stmxcsr", old)
+        flags = word(0x8040)  # results, and what is read
+        builder.store(builder.or_(builder.load(old), flags), new)
+        control("ldmxcsr", new)
+        yield
+        control("ldmxcsr", old)
 
 else:
 

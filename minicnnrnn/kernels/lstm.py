@@ -34,7 +34,7 @@ from minicnnrnn.kernels.recurrent import (
     activated,
     activated_copy,
     activated_number,
-    add,
+    add_outputs,
     alpha_of,
     arriving,
     backward_inputs,
@@ -43,7 +43,8 @@ from minicnnrnn.kernels.recurrent import (
     dropped,
     inputs_in,
     is_valid,
-    keep_row,
+    keep_rows,
+    keep_valid_rows,
     kept_on_tape,
     multiply,
     pack_pair,
@@ -274,18 +275,18 @@ def lstm_prepare_cpu(w, u, ws):
     pack_pair(ws, ZERO_TABLE, w, u, 0, 4 * U, C, U, 4 * U)
 
 
-# The cell with its usual activations, tanh and sigmoid, is a formula of whole vectors: forward it
-# takes 0.7 to 0.8 of the time of loops from array to array, back 0.5.
-
-_activate_gates = elementwise(lambda i, f, g, o: (gate(i), gate(f), tanh(g), gate(o)), 4, 4)
+# The cell with its usual activations, tanh and sigmoid, is a formula of whole vectors, of all rows
+# at once.
 
 
-def _state(i, f, g, o, c):
+def _usual(i, f, g, o, c):
+    i, f, g, o = gate(i), gate(f), tanh(g), gate(o)
     new = f * c + i * g
-    return new, o * tanh(new)
+    h = o * tanh(new)
+    return i, f, g, o, new, h, h
 
 
-_new_state = elementwise(_state, 5, 2)
+_usual_forward = elementwise(_usual, 5, 7)
 
 
 def _through(dh, dc, i, f, g, o, c, new):
@@ -296,34 +297,52 @@ def _through(dh, dc, i, f, g, o, c, new):
     return *gates, dc * f, 0
 
 
-_gradients = elementwise(_through, 8, 6)
+_usual_backward = elementwise(_through, 8, 6)
 
 
-@once(5)
-def lstm_usual_forward(U, gates, old, new, h):
-    """``cell_forward`` at these addresses."""
-    f, g, o = gates + 4 * U, gates + 8 * U, gates + 12 * U
-    _activate_gates((U, gates, f, g, o, gates, f, g, o))
-    _new_state((U, gates, f, g, o, old, new, h))
+@once(8)
+def lstm_usual_forward(rows, U, i, old, new, h, row, stride):
+    """``cells_forward`` at these addresses."""
+    f, g, o, G = i + 4 * U, i + 8 * U, i + 12 * U, 4 * U
+    _usual_forward((
+        rows, U, i, G, f, G, g, G, o, G, old, U, i, G, f, G, g, G, o, G, new, U, h, U, row, stride,
+    ))  # fmt: skip
 
 
-@once(7)
-def lstm_usual_backward(U, d, dh, dc, gates, old, new):
-    """``cell_backward`` at these addresses."""
-    f, g, o = gates + 4 * U, gates + 8 * U, gates + 12 * U
-    _gradients((
-        U, dh, dc, gates, f, g, o, old, new, d, d + 4 * U, d + 8 * U, d + 12 * U, dc, dh,
+@once(9)
+def lstm_usual_backward(rows, U, d, stride, dh, dc, i, old, new):
+    """``cells_backward`` at these addresses."""
+    f, g, o, G = i + 4 * U, i + 8 * U, i + 12 * U, 4 * U
+    _usual_backward((
+        rows, U, dh, U, dc, U, i, G, f, G, g, G, o, G, old, U, new, U, d, stride, d + 4 * U, stride,
+        d + 8 * U, stride, d + 12 * U, stride, dc, U, dh, U,
     ))  # fmt: skip
 
 
 @inner
-def cell_forward(h, c, old, new, tape, at, ws, scratch, U, activation, recurrent_activation):
-    """``cell``: from h and c at `old` to those at `new`, through the gates on the tape."""
+def cells_forward(
+    rows, h, c, old, new, tape, at, row, stride, ws, scratch, U, activation, recurrent_activation
+):
+    """``cell`` for some rows: from c at `old` to h and c at `new`, through the gates on the tape.
+
+    Copies of the new h go to the address `row`, `stride` apart.
+    """
     if activation == TANH and recurrent_activation == SIGMOID:
         lstm_usual_forward((
-            U, address(tape, at), address(c, old), address(c, new), address(h, new),
+            rows, U, address(tape, at), address(c, old), address(c, new), address(h, new), row,
+            stride,
         ))  # fmt: skip
         return
+    for n in range(rows):
+        _cell_forward(
+            h, c, old + n * U, new + n * U, tape, at + 4 * n * U, ws, scratch, U, activation,
+            recurrent_activation,
+        )  # fmt: skip
+        copy_run((row + 4 * n * stride, address(h, new + n * U), 0, U))
+
+
+@inner
+def _cell_forward(h, c, old, new, tape, at, ws, scratch, U, activation, recurrent_activation):
     i = floats(settle(tape, at, ws, scratch, 2 * U, recurrent_activation))
     g = floats(settle(tape, at + 2 * U, ws, scratch + 2 * U, U, activation))
     o = floats(settle(tape, at + 3 * U, ws, scratch + 3 * U, U, recurrent_activation))
@@ -336,20 +355,33 @@ def cell_forward(h, c, old, new, tape, at, ws, scratch, U, activation, recurrent
 
 
 @inner
-def cell_backward(
-    dgates, D, dh_, dh0, dc_, dc0, c, old, new, tape, at, ws, scratch, U, activation,
+def cells_backward(
+    rows, dgates, D, stride, dh, dh0, dc, dc0, c, old, new, tape, at, ws, scratch, U, activation,
     recurrent_activation,
 ):  # fmt: skip
-    """``through_cell``: from dh and dc to dgates at `D` and the dc before; dh becomes 0.
+    """``through_cell`` for some rows: from dh and dc to dgates and the dc before; dh becomes 0.
 
-    The scratch is 6 U long; dgates is not the tape.
+    Rows of dgates begin at `D`, `stride` apart, and are not on the tape unless the activations are
+    the usual ones. The scratch is 6 U long.
     """
     if activation == TANH and recurrent_activation == SIGMOID:
         lstm_usual_backward((
-            U, address(dgates, D), address(dh_, dh0), address(dc_, dc0), address(tape, at),
-            address(c, old), address(c, new),
+            rows, U, address(dgates, D), stride, address(dh, dh0), address(dc, dc0),
+            address(tape, at), address(c, old), address(c, new),
         ))  # fmt: skip
         return
+    for n in range(rows):
+        _cell_backward(
+            dgates, D + n * stride, dh, dh0 + n * U, dc, dc0 + n * U, c, old + n * U, new + n * U,
+            tape, at + 4 * n * U, ws, scratch, U, activation, recurrent_activation,
+        )  # fmt: skip
+
+
+@inner
+def _cell_backward(
+    dgates, D, dh_, dh0, dc_, dc0, c, old, new, tape, at, ws, scratch, U, activation,
+    recurrent_activation,
+):  # fmt: skip
     sigma, phi = alpha_of(recurrent_activation), alpha_of(activation)
     E, OUT = scratch + 4 * U, scratch + 5 * U
     d, e, c_old = tail(dgates, D), tail(ws, E), tail(c, old)
@@ -392,8 +424,8 @@ def _forward_range(
     first = _rows_place(C, U) + start * stride
     flags = ADD_BIAS if b.size else OVERWRITE
     copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
-    for n in range(start, stop):
-        keep_row(tail(ws, first + (n - start) * stride + C), keep, n, U)
+    keep_rows(ws, first + C, stride, keep, start, rows, U)
+    together = 1 if mask.size else rows
     for s in range(T):
         time = T - 1 - s if backwards else s
         old, new = s % slots * N, (s + 1) % slots * N
@@ -403,22 +435,22 @@ def _forward_range(
             gates, (tape + start) * G, G, ws, first, stride, ws, ZERO_TABLE, C + U, 0, rows, G,
             C + U, b, 0, flags,
         )  # fmt: skip
-        for n in range(start, stop):
+        for n in range(start, stop, together):
             before, after = (old + n) * U, (new + n) * U
+            row = address(ws, first + (n - start) * stride + C)
             if mask.size and mask[n, time] == 0:
                 copy_run((address(h, after), address(h, before), 0, U))
                 copy_run((address(c, after), address(c, before), 0, U))
+                copy_run((row, address(h, before), 0, U))
             else:
-                cell_forward(
-                    h, c, before, after, gates, (tape + n) * G, ws, scratch, U, activation,
-                    recurrent_activation,
+                cells_forward(
+                    together, h, c, before, after, gates, (tape + n) * G, row, stride, ws, scratch,
+                    U, activation, recurrent_activation,
                 )  # fmt: skip
-                row = first + (n - start) * stride + C
-                copy_run((address(ws, row), address(h, after), 0, U))
-                keep_row(tail(ws, row), keep, n, U)
-            if s >= T - outputs:
-                out = address(y, (n * outputs + s - (T - outputs)) * U)
-                copy_run((out, address(h, after), 0, U))
+        keep_rows(ws, first + C, stride, keep, start, rows, U)
+        if s >= T - outputs:
+            out = (start * outputs + s - (T - outputs)) * U
+            copy_rows(y, out, outputs * U, h, (new + start) * U, U, rows, U)
 
 
 @cpu
@@ -446,19 +478,19 @@ def _backward_range(
     first = _rows_place(C, U) + start * stride
     copy_run((address(ws, dh0 + start * U), 0, 0, rows * U))
     copy_run((address(ws, dc0 + start * U), 0, 0, rows * U))
+    together = 1 if mask.size else rows
     for s in range(T - 1, -1, -1):
         time = T - 1 - s if backwards else s
-        for n in range(start, stop):
+        if s >= T - outputs:
+            add_outputs(ws, dh0 + start * U, dy, start, s - (T - outputs), rows, U)
+        for n in range(start, stop, together):
             old, new, D = (s * N + n) * U, ((s + 1) * N + n) * U, first + (n - start) * stride
-            if s >= T - outputs:
-                dh = address(ws, dh0 + n * U)
-                add((U, dh, address(dy, (n * outputs + s - (T - outputs)) * U), dh))
             if mask.size and mask[n, time] == 0:
                 copy_run((address(ws, D), 0, 0, G))
             else:
-                cell_backward(
-                    ws, D, ws, dh0 + n * U, ws, dc0 + n * U, c, old, new, gates, (s * N + n) * G,
-                    ws, scratch, U, activation, recurrent_activation,
+                cells_backward(
+                    together, ws, D, stride, ws, dh0 + n * U, ws, dc0 + n * U, c, old, new, gates,
+                    (s * N + n) * G, ws, scratch, U, activation, recurrent_activation,
                 )  # fmt: skip
         copy_rows(dgates, (s * N + start) * G, G, ws, first, stride, rows, G)
         if s:
@@ -466,9 +498,7 @@ def _backward_range(
                 ws, dh0 + start * U, U, ws, first, stride, ws, packed_u, G, 0, rows, U, G, ws, 0,
                 ACCUMULATE,
             )  # fmt: skip
-            for n in range(start, stop):
-                if mask.size == 0 or mask[n, time]:
-                    keep_row(tail(ws, dh0 + n * U), keep, n, U)
+            keep_valid_rows(ws, dh0 + start * U, U, keep, mask, time, start, rows, U)
         if dx.size:
             multiply(
                 dx, (start * T + time) * C, T * C, ws, first, stride, ws, packed_w, G, 0, rows, C,

@@ -211,6 +211,7 @@ def activated_copy(target, target0, x, x0, count, code):
 
 
 add = elementwise(lambda a, b: (a + b,), 2, 1)
+_scale = elementwise(lambda a, b: (a * b,), 2, 1)
 _tanh = elementwise(lambda x: (tanh(x),), 1, 1)
 _gates = elementwise(lambda x: (gate(x),), 1, 1)
 
@@ -219,9 +220,9 @@ _gates = elementwise(lambda x: (gate(x),), 1, 1)
 def usual_activation(values, count, code):
     """Tanh or sigmoid in place."""
     if code == TANH:
-        _tanh((count, values, values))
+        _tanh((1, count, values, 0, values, 0))
     else:
-        _gates((count, values, values))
+        _gates((1, count, values, 0, values, 0))
 
 
 @inner
@@ -247,13 +248,41 @@ def recall(tape, at, ws, scratch, count, code):
     return activated_copy(ws, scratch, tape, at, count, code)
 
 
+@once(5)
+def recurrent_scale(to, step, factors, rows, columns):
+    _scale((rows, columns, to, step, factors, columns, to, step))
+
+
 @inner
-def keep_row(row, keep, n, U):
-    """Multiply a row of `U` by the factors of sample n, if there are any."""
+def keep_rows(to, to0, step, keep, n, rows, U):
+    """Multiply rows of `U`, `step` apart, by the factors of the samples from n on, if any."""
     if keep.size:
-        factors = tail(keep, n * U)
-        for j in range(U):
-            row[j] *= factors[j]
+        recurrent_scale((address(to, to0), step, address(keep, n * U), rows, U))
+
+
+@inner
+def keep_valid_rows(to, to0, step, keep, mask, time, n, rows, U):
+    """The same for the samples alone that take part at this time."""
+    if mask.size == 0:
+        keep_rows(to, to0, step, keep, n, rows, U)
+    elif keep.size:
+        for row in range(rows):
+            if mask[n + row, time]:
+                keep_rows(to, to0 + row * step, step, keep, n + row, 1, U)
+
+
+@inner
+def add_outputs(dh, dh0, dy, n, output, rows, U):
+    """Add the gradients of an output of the samples from n on to those of their states."""
+    outputs = dy.shape[1]
+    recurrent_add((
+        address(dh, dh0), U, address(dy, (n * outputs + output) * U), outputs * U, rows, U,
+    ))  # fmt: skip
+
+
+@once(6)
+def recurrent_add(to, ldt, of, ldf, rows, columns):
+    add((rows, columns, to, ldt, of, ldf, to, ldt))
 
 
 @inner
@@ -364,11 +393,10 @@ def _steps_range(start, stop, worker, y, x, keep, N, T, P, turn, backwards):
     for item in range(start, stop):
         n, t = item // T, item % T
         s = T - 1 - t if backwards else t
-        to = tail(y, (s * N + n if turn == FROM_SAMPLES else item) * P)
-        of = tail(x, (s * N + n if turn == FROM_STEPS else item) * P)
-        for i in range(P):
-            to[i] = of[i]
-        keep_row(to, keep, n, P)
+        to = (s * N + n if turn == FROM_SAMPLES else item) * P
+        of = (s * N + n if turn == FROM_STEPS else item) * P
+        copy_run((address(y, to), address(x, of), 0, P))
+        keep_rows(y, to, P, keep, n, 1, P)
 
 
 @cpu

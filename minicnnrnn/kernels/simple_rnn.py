@@ -3,9 +3,11 @@
 import numpy as np
 
 from minicnnrnn.kernels.activation import differentiate
+from minicnnrnn.kernels.codes import FROM_OUTPUT, TANH
+from minicnnrnn.kernels.formula import elementwise
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
 from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
-from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.on_chip import (
     KEPT,
     MOST,
@@ -30,7 +32,7 @@ from minicnnrnn.kernels.recurrent import (
     ZERO,
     ZERO_TABLE,
     activated,
-    add,
+    add_outputs,
     alpha_of,
     arriving,
     backward_inputs,
@@ -39,7 +41,8 @@ from minicnnrnn.kernels.recurrent import (
     dropped,
     inputs_in,
     is_valid,
-    keep_row,
+    keep_rows,
+    keep_valid_rows,
     kept_on_tape,
     multiply,
     pack_pair,
@@ -51,7 +54,6 @@ from minicnnrnn.kernels.recurrent import (
     steps,
     sum_inputs,
     sum_states,
-    tail,
     taken_back,
     through,
     weight_scratch,
@@ -222,6 +224,22 @@ def simple_rnn_prepare_cpu(w, u, ws):
     pack_pair(ws, ZERO_TABLE, w, u, 0, U, C, U, U)
 
 
+_spread = elementwise(lambda value: (value, value), 1, 2)
+_through_tanh = elementwise(lambda dh, y: (dh * (1 - y * y), 0), 2, 2)
+
+
+@once(6)
+def simple_rnn_spread(rows, U, value, h, row, stride):
+    """Copy new states to where the next step reads them, and to the history."""
+    _spread((rows, U, value, U, h, U, row, stride))
+
+
+@once(6)
+def simple_rnn_through_tanh(rows, U, d, stride, dh, y):
+    """The gradients before a tanh, from its output; dh becomes 0."""
+    _through_tanh((rows, U, dh, U, y, U, d, stride, dh, U))
+
+
 @inner
 def _forward_range(start, stop, worker, y, h, gates, x, b, mask, keep, activation, backwards, ws):
     N, T, C = x.shape
@@ -230,8 +248,8 @@ def _forward_range(start, stop, worker, y, h, gates, x, b, mask, keep, activatio
     first = _scratch_place(C, U) + U * MAX_WORKERS + start * stride
     flags = ADD_BIAS if b.size else OVERWRITE
     copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
-    for n in range(start, stop):
-        keep_row(tail(ws, first + (n - start) * stride + C), keep, n, U)
+    keep_rows(ws, first + C, stride, keep, start, rows, U)
+    together = rows if mask.size == 0 and activation in FROM_OUTPUT else 1
     for s in range(T):
         time = T - 1 - s if backwards else s
         old, new = s % slots * N, (s + 1) % slots * N
@@ -241,16 +259,18 @@ def _forward_range(start, stop, worker, y, h, gates, x, b, mask, keep, activatio
             gates, (tape + start) * U, U, ws, first, stride, ws, ZERO_TABLE, C + U, 0, rows, U,
             C + U, b, 0, flags,
         )  # fmt: skip
-        for n in range(start, stop):
+        for n in range(start, stop, together):
             value = address(h, (old + n) * U)
             if mask.size == 0 or mask[n, time]:
-                value = settle(gates, (tape + n) * U, ws, scratch, U, activation)
+                value = settle(gates, (tape + n) * U, ws, scratch, together * U, activation)
             row = first + (n - start) * stride + C
-            copy_run((address(h, (new + n) * U), value, 0, U))
-            copy_run((address(ws, row), value, 0, U))
-            keep_row(tail(ws, row), keep, n, U)
-            if s >= T - outputs:
-                copy_run((address(y, (n * outputs + s - (T - outputs)) * U), value, 0, U))
+            simple_rnn_spread((
+                together, U, value, address(h, (new + n) * U), address(ws, row), stride,
+            ))  # fmt: skip
+        keep_rows(ws, first + C, stride, keep, start, rows, U)
+        if s >= T - outputs:
+            out = (start * outputs + s - (T - outputs)) * U
+            copy_rows(y, out, outputs * U, h, (new + start) * U, U, rows, U)
 
 
 @cpu
@@ -271,28 +291,29 @@ def _backward_range(
     row0, packed_u, packed_w, dh0, _ = _backward_places(N, C, U)
     first = row0 + start * stride
     copy_run((address(ws, dh0 + start * U), 0, 0, rows * U))
+    together = rows if mask.size == 0 and activation == TANH else 1
     for s in range(T - 1, -1, -1):
         time = T - 1 - s if backwards else s
-        for n in range(start, stop):
-            D = first + (n - start) * stride
+        if s >= T - outputs:
+            add_outputs(ws, dh0 + start * U, dy, start, s - (T - outputs), rows, U)
+        for n in range(start, stop, together):
+            D, at = first + (n - start) * stride, (s * N + n) * U
             d, dh = address(ws, D), address(ws, dh0 + n * U)
-            if s >= T - outputs:
-                add((U, dh, address(dy, (n * outputs + s - (T - outputs)) * U), dh))
             if mask.size and mask[n, time] == 0:
                 copy_run((d, 0, 0, U))
+            elif activation == TANH:
+                simple_rnn_through_tanh((together, U, d, stride, dh, address(gates, at)))
             else:
                 copy_run((d, dh, 0, U))
                 copy_run((dh, 0, 0, U))
-                differentiate(ws, D, gates, (s * N + n) * U, U, activation, alpha_of(activation))
+                differentiate(ws, D, gates, at, U, activation, alpha_of(activation))
         copy_rows(dgates, (s * N + start) * U, U, ws, first, stride, rows, U)
         if s:
             multiply(
                 ws, dh0 + start * U, U, ws, first, stride, ws, packed_u, U, 0, rows, U, U, ws, 0,
                 ACCUMULATE,
             )  # fmt: skip
-            for n in range(start, stop):
-                if mask.size == 0 or mask[n, time]:
-                    keep_row(tail(ws, dh0 + n * U), keep, n, U)
+            keep_valid_rows(ws, dh0 + start * U, U, keep, mask, time, start, rows, U)
         if dx.size:
             multiply(
                 dx, (start * T + time) * C, T * C, ws, first, stride, ws, packed_w, U, 0, rows, C,

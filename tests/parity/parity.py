@@ -196,8 +196,9 @@ def _train(
             way, noise = after - start, 4 * steps * EPSILON * float(np.max(np.abs(after)))
             if (far := float(np.max(np.abs(way)))) > 0:
                 close(f"way of {what}", got - start, way, STEP + noise / far)
-            else:
-                assert np.array_equal(got, start), f"{what}: changed; Keras leaves it alone"
+            else:  # a bias before a normalization has a gradient of nothing but rounding
+                most = float(np.max(np.abs(got - start)))
+                assert most <= noise, f"{what}: changed by {most:g}; Keras leaves it alone"
 
 
 def _assign(ours: Any, theirs: Any, weights: list[Any]) -> None:
