@@ -37,6 +37,18 @@ def product_transposed(c, a, b, ws):
 
 
 @cpu
+def pack(packed, b):
+    K, N = b.shape
+    panel.pack(packed, 0, b, 0, N, 1, K, N)
+
+
+@cpu
+def pack_turned(packed, b):
+    N, K = b.shape
+    panel.pack(packed, 0, b, 0, 1, K, K, N)
+
+
+@cpu
 def sum_rows(total, x, ws):
     gemm.sum_rows(total, x, x.shape[0], x.shape[1], ws, 0)
 
@@ -132,3 +144,17 @@ def test_nan_and_infinity_pass_through_relu(value):
     a = np.array([value], np.float32)
     block(c, 1, 1, 1, a, 1, 1, ws, b, panel.VECTOR_WIDTH, 0, 1, 1, a, gemm.RELU)
     np.testing.assert_array_equal(c, [[value]])
+
+
+@given(st.integers(1, 3 * panel.PANEL), st.integers(1, 2 * panel.PANEL), seeds)
+@example(panel.VECTOR_WIDTH, panel.PANEL, 0)
+def test_a_matrix_is_packed_from_its_transpose(K, N, seed):
+    b = np.random.default_rng(seed).standard_normal((K, N)).astype(np.float32)
+    straight, turned = (nans(panel.panel_size(K, N) + 5) for _ in range(2))
+    pack(straight, b)
+    pack_turned(turned, b.T.copy())
+    np.testing.assert_array_equal(turned, straight)
+    assert np.isnan(turned[-5:]).all()
+    assert not np.isnan(turned[:-5]).any()
+    first = turned[: K * panel.panel_width(N)].reshape(K, -1)
+    np.testing.assert_array_equal(first[:, : min(N, panel.PANEL)], b[:, : panel.PANEL])
