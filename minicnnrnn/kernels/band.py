@@ -7,7 +7,8 @@ padded copy of the whole image.
 import numpy as np
 
 from minicnnrnn.kernels.jit import inner
-from minicnnrnn.kernels.panel import PANEL, address, copy, fill, floats, move_rows, panel_width
+from minicnnrnn.kernels.panel import address, copy, move_rows
+from minicnnrnn.kernels.tiles import copy_run
 
 ZERO = np.float32(0)
 BAND_ROWS = 16  # output rows that a band serves at most
@@ -23,16 +24,6 @@ def band_rows(rows, stride, planes, taps_reach, width, C):
 
 
 @inner
-def copy_unless(target, t0, source, gate, s0, count):
-    """Copy, but 0 where the gate is not above 0: the derivative of relu on the way."""
-    to, of = floats(address(target, t0)), floats(address(source, s0))
-    limits = floats(address(gate, s0))
-    for i in range(count):
-        value = of[i]
-        to[i] = ZERO if limits[i] <= ZERO else value
-
-
-@inner
 def copy_band(band, s0, x, gate, D, H, W, C, n, d, LD, planes, h, rows, w, width):
     """Copy image rows from (n, d, h, w) on into the band; zeros outside the image.
 
@@ -43,18 +34,17 @@ def copy_band(band, s0, x, gate, D, H, W, C, n, d, LD, planes, h, rows, w, width
     for plane in range(planes):
         z = d + plane * LD
         for row in range(rows):
-            target = s0 + (plane * rows + row) * width * C
+            target = address(band, s0 + (plane * rows + row) * width * C)
             v = h + row
             if z < 0 or z >= D or v < 0 or v >= H or inside == 0:
-                fill(band, target, 0, width * C)
+                copy_run((target, 0, 0, width * C))
             else:
                 source = (((n * D + z) * H + v) * W + max(w, 0)) * C
-                fill(band, target, 0, left * C)
-                if gate.size:
-                    copy_unless(band, target + left * C, x, gate, source, inside * C)
-                else:
-                    copy(band, target + left * C, x, source, inside * C)
-                fill(band, target + (left + inside) * C, 0, (width - left - inside) * C)
+                limit = address(gate, source) if gate.size else 0
+                copy_run((target, 0, 0, left * C))
+                target += 4 * left * C
+                copy_run((target, address(x, source), limit, inside * C))
+                copy_run((target + 4 * inside * C, 0, 0, (width - left - inside) * C))
 
 
 @inner
@@ -64,20 +54,10 @@ def pack_gradient(ws, panel, dy, y, start, F, rows, columns, sums):
     `sums` has `PANEL` floats; where the rows are another thread's to add, they are a rubbish
     heap.
     """
-    if columns == PANEL:
-        gate = address(y, start) if y.size else 0
-        move_rows((address(ws, panel), address(dy, start), gate, 4 * F, rows, address(ws, sums)))
-        return
-    width = panel_width(columns)
-    for row in range(rows):
-        source, target = start + row * F, panel + row * width
-        if y.size:
-            copy_unless(ws, target, dy, y, source, columns)
-        else:
-            copy(ws, target, dy, source, columns)
-        fill(ws, target + columns, 0, width - columns)
-        for j in range(columns):
-            ws[sums + j] += ws[target + j]
+    gate = address(y, start) if y.size else 0
+    move_rows((
+        address(ws, panel), address(dy, start), gate, 4 * F, rows, columns, address(ws, sums),
+    ))  # fmt: skip
 
 
 @inner

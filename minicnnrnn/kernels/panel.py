@@ -5,6 +5,7 @@ its rows one behind the other: the microkernel walks straight through it.
 """
 
 import ctypes
+import itertools
 from typing import Any
 
 import numpy as np
@@ -89,47 +90,66 @@ if JIT:
 
     @intrinsic
     def _move_rows(typingctx, arguments):
-        """Move rows of a full panel and add them up, in whole vectors.
+        """Move rows into a panel and add them up, in whole vectors, zeros behind the last column.
 
         A Numba loop over the few floats of a row would spend most of its time on finding out
         whether the arrays overlap.
         """
 
         def codegen(context, builder, signature, values):
-            panel, source, gate, step, rows, sums = (
-                builder.extract_value(values[0], i) for i in range(6)
+            panel, source, gate, step, rows, columns, sums = (
+                builder.extract_value(values[0], i) for i in range(7)
             )
             zero = ir.Constant(VECTOR, [0.0] * VECTOR_WIDTH)
+            rest = builder.srem(columns, INT(VECTOR_WIDTH))
+            mask = first_lanes(builder, rest)
 
-            def at(base: ir.Value, offset: ir.Value, j: int) -> ir.Value:
-                where = builder.add(base, builder.add(offset, INT(4 * VECTOR_WIDTH * j)))
-                return builder.inttoptr(where, VECTOR.as_pointer())
+            def move(vectors: int, cut: bool, gated: bool) -> None:
+                """Rows of so many vectors, the last one cut short or not."""
 
-            def move(gated: bool) -> None:
+                def at(base: ir.Value, offset: ir.Value, j: int) -> ir.Value:
+                    where = builder.add(base, builder.add(offset, INT(4 * VECTOR_WIDTH * j)))
+                    return builder.inttoptr(where, VECTOR.as_pointer())
+
+                def load(place: ir.Value, j: int) -> ir.Value:
+                    if cut and j == vectors - 1:
+                        return load_lanes(builder, place, mask)
+                    return builder.load(place, align=4)
+
                 def one(index: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
-                    row, target = builder.mul(index, step), builder.mul(index, INT(4 * PANEL))
-                    following = []
+                    row, following = builder.mul(index, step), []
+                    target = builder.mul(index, INT(4 * VECTOR_WIDTH * vectors))
                     for j, total in enumerate(totals):
-                        value = builder.load(at(source, row, j), align=4)
+                        value = load(at(source, row, j), j)
                         if gated:
-                            limit = builder.load(at(gate, row, j), align=4)
-                            closed = builder.fcmp_ordered("<=", limit, zero)
+                            closed = builder.fcmp_ordered("<=", load(at(gate, row, j), j), zero)
                             value = builder.select(closed, zero, value)
                         builder.store(value, at(panel, target, j), align=4)
                         following.append(builder.fadd(total, value))
                     return following
 
-                totals = repeat(builder, rows, [zero, zero], one)
+                totals = repeat(builder, rows, [zero] * vectors, one)
                 with builder.if_then(builder.icmp_signed("!=", sums, INT(0))):
                     for j, total in enumerate(totals):
-                        old = builder.load(at(sums, INT(0), j), align=4)
-                        builder.store(builder.fadd(old, total), at(sums, INT(0), j), align=4)
+                        place = at(sums, INT(0), j)
+                        new = builder.fadd(load(place, j), total)
+                        if cut and j == vectors - 1:
+                            store_lanes(builder, new, place, mask)
+                        else:
+                            builder.store(new, place, align=4)
 
-            with builder.if_else(builder.icmp_signed("!=", gate, INT(0))) as (then, otherwise):
-                with then:
-                    move(True)
-                with otherwise:
-                    move(False)
+            vectors = builder.sdiv(builder.add(columns, INT(VECTOR_WIDTH - 1)), INT(VECTOR_WIDTH))
+            whole, open_ = (builder.icmp_signed("==", value, INT(0)) for value in (rest, gate))
+            for count, cut, gated in itertools.product((1, 2), (False, True), (False, True)):
+                chosen = builder.and_(
+                    builder.icmp_signed("==", vectors, INT(count)),
+                    builder.and_(
+                        builder.not_(whole) if cut else whole,
+                        builder.not_(open_) if gated else open_,
+                    ),
+                )
+                with builder.if_then(chosen):
+                    move(count, cut, gated)
             return context.get_dummy_value()
 
         return types.void(arguments), codegen
@@ -230,14 +250,16 @@ else:  # the plain Python twins
         return np.ctypeslib.as_array((ctypes.c_int64 * 2**20).from_address(int(address)))
 
     def _move_rows(arguments: tuple[int, ...]) -> None:
-        panel, source, gate, step, rows, sums = arguments
+        panel, source, gate, step, rows, columns, sums = arguments
+        width = panel_width(columns)
         for row in range(rows):
-            value = floats(source + row * step)[:PANEL]
+            value = floats(source + row * step)[:columns]
             if gate:
-                value = np.where(floats(gate + row * step)[:PANEL] <= 0, np.float32(0), value)
-            floats(panel)[row * PANEL : (row + 1) * PANEL] = value
+                value = np.where(floats(gate + row * step)[:columns] <= 0, np.float32(0), value)
+            target = floats(panel)[row * width : (row + 1) * width]
+            target[:columns], target[columns:] = value, 0
             if sums:
-                floats(sums)[:PANEL] += value
+                floats(sums)[:columns] += value
 
 
 @inner
@@ -286,14 +308,14 @@ def panel_size(rows, columns):
     return rows * ((columns + VECTOR_WIDTH - 1) // VECTOR_WIDTH * VECTOR_WIDTH)
 
 
-@once(6)
-def move_rows(panel, source, gate, step, rows, sums):
-    """Move `rows` rows of a full panel; all arguments but `rows` are addresses or bytes.
+@once(7)
+def move_rows(panel, source, gate, step, rows, columns, sums):
+    """Move `rows` rows into a panel; all arguments but the two sizes are addresses or bytes.
 
     `step` is the distance of the rows at the source. With a gate, what it closes (at or below 0)
     becomes 0. With `sums`, the columns are added to them.
     """
-    _move_rows((panel, source, gate, step, rows, sums))
+    _move_rows((panel, source, gate, step, rows, columns, sums))
 
 
 @once(6)
@@ -310,6 +332,9 @@ def turn_columns(panel, width, b, bn, K, columns):
     for j in range(columns):
         for k in range(whole_K if j < whole else 0, K):
             target[k * width + j] = source[k + j * bn]
+    for k in range(K):
+        for j in range(columns, width):
+            target[k * width + j] = 0
 
 
 @inner
@@ -318,20 +343,10 @@ def pack_panel_at(panel, b, bk, bn, K, columns):
 
     One of the distances `bk` and `bn` is 1.
     """
-    if bn == 1 and columns == PANEL:
-        move_rows((panel, b, 0, 4 * bk, K, 0))
-        return
-    width = panel_width(columns)
-    target, source = floats(panel), floats(b)
     if bn == 1:
-        for k in range(K):
-            for j in range(columns):
-                target[k * width + j] = source[k * bk + j]
+        move_rows((panel, b, 0, 4 * bk, K, columns, 0))
     else:
-        turn_columns((panel, width, b, bn, K, columns))
-    for k in range(K):
-        for j in range(columns, width):
-            target[k * width + j] = 0
+        turn_columns((panel, panel_width(columns), b, bn, K, columns))
 
 
 @inner

@@ -56,7 +56,6 @@ from minicnnrnn.kernels.panel import (
     grain,
     move_rows,
     pack,
-    pack_panel_at,
     panel_width,
     panels,
 )
@@ -305,14 +304,6 @@ def _gather_rows(packed, rows, x, C, h, U, ldh, keep, first, depth, N, T, backwa
 
 
 @inner
-def _add_rows(total, rows, ldr, count, columns):
-    to, of = floats(total), floats(rows)
-    for k in range(count):
-        for i in range(columns):
-            to[i] += of[k * ldr + i]
-
-
-@inner
 def _weight_worker(C, U):
     return DEPTH_BLOCK * (C + U + PANEL + row_stride(C + U))
 
@@ -341,12 +332,7 @@ def _weight_range(
                 total = floats(db + 4 * j)
                 for i in range(width):
                     total[i] = 0
-            if width == PANEL:
-                move_rows((panel, source, 0, 4 * ldg, depth, db + 4 * j if db else 0))
-            else:
-                pack_panel_at(panel, source, ldg, 1, depth, width)
-                if db:
-                    _add_rows(db + 4 * j, panel, ldb, depth, width)
+            move_rows((panel, source, 0, 4 * ldg, depth, width, db + 4 * j if db else 0))
             if C:
                 gemm_block((
                     dw + 4 * j, ldw, C, width, packed, depth, 0, zero, panel, ldb, 0, depth, 1, 0,

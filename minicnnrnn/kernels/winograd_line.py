@@ -37,6 +37,7 @@ from minicnnrnn.kernels.panel import (
     panel_width,
     panels,
 )
+from minicnnrnn.kernels.tiles import copy_run
 from minicnnrnn.kernels.transform_line import (
     MATRICES,
     SPAN,
@@ -274,27 +275,6 @@ def winograd_line_prepare_cpu(w, G, ws):
 
 
 @inner
-def _clear(target, count):
-    to = floats(target)
-    for i in range(count):
-        to[i] = ZERO
-
-
-@inner
-def _copy_gated(target, source, gate, count):
-    """Copy; with a gate, what it closes (at or below 0) becomes 0."""
-    to, of = floats(target), floats(source)
-    if gate:
-        limits = floats(gate)
-        for i in range(count):
-            value = of[i]
-            to[i] = ZERO if limits[i] <= ZERO else value
-    else:
-        for i in range(count):
-            to[i] = of[i]
-
-
-@inner
 def _load_band(band, x, gate, start, first, pixels, W, C, sums):
     """Copy pixels from `first` on of the row at `start`, zeros outside it, into panels.
 
@@ -307,23 +287,13 @@ def _load_band(band, x, gate, start, first, pixels, W, C, sums):
         columns = min(PANEL, C - c)
         width = panel_width(columns)
         panel = band + 4 * c * pixels
-        _clear(panel, before * width)
-        _clear(panel + 4 * (before + inside) * width, behind * width)
+        copy_run((panel, 0, 0, before * width))
+        copy_run((panel + 4 * (before + inside) * width, 0, 0, behind * width))
         panel += 4 * before * width
         source = 4 * ((start + max(first, 0)) * C + c)
         open_ = gate + source if gate else 0
         total = sums + 4 * c if sums else 0
-        if columns == PANEL:
-            move_rows((panel, x + source, open_, 4 * C, inside, total))
-            continue
-        for pixel in range(inside):
-            target, place = panel + 4 * pixel * width, 4 * pixel * C
-            _copy_gated(target, x + source + place, open_ + place if gate else NO, columns)
-            _clear(target + 4 * columns, width - columns)
-            if sums:
-                values, totals = floats(target), floats(total)
-                for j in range(columns):
-                    totals[j] += values[j]
+        move_rows((panel, x + source, open_, 4 * C, inside, columns, total))
 
 
 @inner
@@ -372,7 +342,7 @@ def _outputs_of_tiles(y, bias, m, row, aside, first, count, f, columns, OW, F, M
             if not whole:
                 lanes = min(V, columns - v)
                 for pixel in range(pixels):
-                    _copy_gated(start + 4 * pixel * F, aside + 4 * pixel * V, NO, lanes)
+                    copy_run((start + 4 * pixel * F, aside + 4 * pixel * V, 0, lanes))
 
 
 @inner
@@ -462,7 +432,7 @@ def _part_range(start, stop, worker, x, dy, gate, sums, table, scratch, parts, s
     for part in range(start, stop):
         total = sums + 4 * part * (C + 1) * row_g
         bias = total + 4 * C * row_g
-        _clear(bias, row_g)
+        copy_run((bias, 0, 0, row_g))
         begin = tiles * part // parts
         end = tiles * (part + 1) // parts
         for first in range(begin, end, T):
@@ -498,7 +468,7 @@ def _weights_range(start, stop, worker, dw, sums, scratch, parts, C, F, row, KW)
                 transform_weight5((aside, V, source + 4 * f, distance))
             for tap in range(KW):
                 target = dw + 4 * ((tap * C + c) * F + f)
-                _copy_gated(target, aside + 4 * tap * V, NO, min(V, F - f))
+                copy_run((target, aside + 4 * tap * V, 0, min(V, F - f)))
 
 
 @cpu
