@@ -2,12 +2,18 @@
 
 import numpy as np
 
-from minicnnrnn.kernels.activation import differentiate
 from minicnnrnn.kernels.codes import SIGMOID, TANH
-from minicnnrnn.kernels.formula import elementwise, gate, tanh
 from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
 from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
-from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
+from minicnnrnn.kernels.gru_cell import (
+    cell_backward,
+    cell_forward,
+    gru_usual_backward,
+    gru_usual_forward,
+    reset_state,
+    through_reset,
+)
+from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.on_chip import (
     KEPT,
     MOST,
@@ -33,7 +39,6 @@ from minicnnrnn.kernels.recurrent import (
     ZERO_TABLE,
     activated,
     add_outputs,
-    alpha_of,
     arriving,
     backward_inputs,
     copy_rows,
@@ -45,13 +50,11 @@ from minicnnrnn.kernels.recurrent import (
     kept_on_tape,
     multiply,
     pack_pair,
-    recall,
     recalled,
     recurrent_add,
     recurrent_weight,
     row_stride,
     see_inputs,
-    settle,
     space_of_sums,
     steps,
     sum_inputs,
@@ -295,89 +298,6 @@ def gru_prepare_cpu(w, u, ws):
     pack_pair(ws, candidate, w, u, 2 * U, 3 * U, C, U, U)
 
 
-# The cell with its usual activations, reset after the product with u, is a formula of whole
-# vectors, of all rows at once. Otherwise the steps between the activations are.
-
-
-def _usual(z, r, a, seen, h):
-    z, r = gate(z), gate(r)
-    a = tanh(a + r * seen)
-    new = z * h + (1 - z) * a
-    return z, r, a, new, new
-
-
-_usual_forward = elementwise(_usual, 5, 5)
-
-
-def _through(dh, z, r, a, seen, h):
-    """Gradients of z, r, the candidate and what it sees, before activation; and of the old h."""
-    da = dh * (1 - z) * (1 - a * a)
-    return dh * (h - a) * z * (1 - z), da * seen * r * (1 - r), da, da * r, dh * z
-
-
-_usual_backward = elementwise(_through, 6, 5)
-_add_product = elementwise(lambda a, r, seen: (a + r * seen,), 3, 1)
-_reset = elementwise(lambda h, r: (r * h, r * h), 2, 2)
-
-
-def _mixed(z, a, h):
-    new = z * h + (1 - z) * a
-    return new, new
-
-
-_mix = elementwise(_mixed, 3, 2)
-_through_mix = elementwise(lambda dh, z, a, h: (dh * (h - a), dh * (1 - z), dh * z), 4, 3)
-_through_seen = elementwise(lambda d, h, r, dh: (d * h, dh + d * r), 4, 2)
-_through_reset = elementwise(lambda da, seen, r: (da * seen, da * r), 3, 2)
-
-
-@once(7)
-def gru_usual_forward(rows, U, z, old, new, row, stride):
-    """New states, from the gates' sums and the old states, to `new` and to where products read."""
-    r, a, seen, G = z + 4 * U, z + 8 * U, z + 12 * U, 4 * U
-    _usual_forward((
-        rows, U, z, G, r, G, a, G, seen, G, old, U, z, G, r, G, a, G, new, U, row, stride,
-    ))  # fmt: skip
-
-
-@once(7)
-def gru_usual_backward(rows, U, dz, stride, dh, z, old):
-    """Gradients of the gates' sums, and what of dh reaches the old states past the gates."""
-    r, a, seen, G = z + 4 * U, z + 8 * U, z + 12 * U, 4 * U
-    _usual_backward((
-        rows, U, dh, U, z, G, r, G, a, G, seen, G, old, U, dz, stride, dz + 4 * U, stride,
-        dz + 8 * U, stride, dz + 12 * U, stride, dh, U,
-    ))  # fmt: skip
-
-
-@inner
-def _reset_range(
-    start, stop, h, old, gates, tape, mask, time, recurrent_activation, ws, row, stride, scratch
-):
-    """Reset the states that the product with u is about to see."""
-    U = h.shape[2]
-    for n in range(start, stop):
-        if mask.size == 0 or mask[n, time]:
-            at, seen = (tape + n) * 4 * U, address(gates, ((tape + n) * 4 + 3) * U)
-            r = settle(gates, at, ws, scratch, 2 * U, recurrent_activation) + 4 * U
-            kept = address(ws, row + (n - start) * stride)
-            _reset((1, U, kept, 0, r, 0, kept, 0, seen, 0))
-
-
-@inner
-def _cell_forward(
-    h_new, h_old, row, gates, at, ws, scratch, U, activation, recurrent_activation, reset_after
-):
-    """The new state of a sample, whatever the activations."""
-    if reset_after:
-        r = settle(gates, at, ws, scratch, 2 * U, recurrent_activation) + 4 * U
-        before, seen = address(gates, at + 2 * U), address(gates, at + 3 * U)
-        _add_product((1, U, before, 0, r, 0, seen, 0, before, 0))
-    z = recall(gates, at, ws, scratch, U, recurrent_activation)
-    a = settle(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
-    _mix((1, U, z, 0, a, 0, h_old, 0, h_new, 0, row, 0))
-
-
 @inner
 def _forward_range(
     start, stop, worker, y, h, gates, x, mask, keep, activation, recurrent_activation, reset_after,
@@ -411,8 +331,10 @@ def _forward_range(
                 bias + 3 * U, ADD_BIAS,
             )  # fmt: skip
         else:
-            _reset_range(start, stop, h, old, gates, tape, mask, time, recurrent_activation, ws,
-                         first + C, stride, scratch)  # fmt: skip
+            for n in range(start, stop):
+                if mask.size == 0 or mask[n, time]:
+                    row, at = address(ws, first + (n - start) * stride + C), (tape + n) * G
+                    reset_state(row, gates, at, ws, scratch, U, recurrent_activation)
             multiply(
                 gates, at0 + 2 * U, G, ws, first, stride, ws, candidate, K, 0, rows, U, K, ws,
                 bias + 2 * U, ADD_BIAS,
@@ -427,7 +349,7 @@ def _forward_range(
                 gru_usual_forward((together, U, address(gates, at), h_old, h_new, row, stride))
             else:
                 for m in range(together):
-                    _cell_forward(
+                    cell_forward(
                         h_new + 4 * m * U, h_old + 4 * m * U, row + 4 * m * stride, gates,
                         at + m * G, ws, scratch, U, activation, recurrent_activation, reset_after,
                     )  # fmt: skip
@@ -473,7 +395,6 @@ def _backward_range(
     reset0 = dh0 + N * U
     _, _, bias, row0 = _packed_places(C, U)
     scratch, first = bias + 4 * U + 3 * U * worker, row0 + start * stride
-    sigma, phi = alpha_of(recurrent_activation), alpha_of(activation)
     copy_run((address(ws, dh0 + start * U), 0, 0, rows * U))
     usual = reset_after and activation == TANH and recurrent_activation == SIGMOID
     together = rows if usual and mask.size == 0 else 1
@@ -490,19 +411,10 @@ def _backward_range(
             if usual:
                 gru_usual_backward((together, U, dz, stride, dh, address(gates, at), h_old))
                 continue
-            z = recall(gates, at, ws, scratch, 2 * U, recurrent_activation)
-            a = recall(gates, at + 2 * U, ws, scratch + 2 * U, U, activation)
-            seen = address(gates, at + 3 * U)
-            _through_mix((1, U, dh, 0, z, 0, a, 0, h_old, 0, dz, 0, dz + 8 * U, 0, dh, 0))
-            differentiate(ws, D + 2 * U, gates, at + 2 * U, U, activation, phi)
-            if reset_after:
-                r = z + 4 * U
-                _through_reset((
-                    1, U, dz + 8 * U, 0, seen, 0, r, 0, dz + 4 * U, 0, dz + 12 * U, 0,
-                ))  # fmt: skip
-                differentiate(ws, D, gates, at, 2 * U, recurrent_activation, sigma)
-            else:
-                copy_run((dz + 12 * U, seen, 0, U))
+            cell_backward(
+                ws, D, dh, h_old, gates, at, scratch, U, activation, recurrent_activation,
+                reset_after,
+            )  # fmt: skip
         if not reset_after:
             multiply(
                 ws, reset0 + start * U, U, ws, first + 2 * U, stride, ws, u_candidate, U, 0, rows,
@@ -512,12 +424,11 @@ def _backward_range(
                 if mask.size and mask[n, time] == 0:
                     continue
                 at, D = (s * N + n) * G, first + (n - start) * stride
-                dh, reset = address(ws, dh0 + n * U), address(ws, reset0 + n * U)
-                r = recall(gates, at + U, ws, scratch, U, recurrent_activation)
                 keep_rows(ws, reset0 + n * U, U, keep, n, 1, U)
-                h_old, dr = address(h, (s * N + n) * U), address(ws, D + U)
-                _through_seen((1, U, reset, 0, h_old, 0, r, 0, dh, 0, dr, 0, dh, 0))
-                differentiate(ws, D, gates, at, 2 * U, recurrent_activation, sigma)
+                through_reset(
+                    ws, D, address(ws, dh0 + n * U), address(ws, reset0 + n * U),
+                    address(h, (s * N + n) * U), gates, at, scratch, U, recurrent_activation,
+                )  # fmt: skip
         copy_rows(dgates, (s * N + start) * G, G, ws, first, stride, rows, G)
         if s:  # what comes through u is added to dh, by way of `reset` if it is to be dropped
             sum0 = (reset0 if keep.size else dh0) + start * U
