@@ -1,7 +1,6 @@
 """Compiling, caching and threading: nothing stale, nothing fragile."""
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -158,7 +157,7 @@ def test_an_unknown_instruction_set_is_refused():
 
 
 @needs_jit
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="others are not slowed")
+@pytest.mark.skipif(not jit.FLUSHES, reason="kernels compute with such numbers here")
 @pytest.mark.parametrize("rows", [1, 2000])  # on one thread, and on all
 def test_vanished_numbers_are_zero_in_kernels_and_nowhere_else(rows):
     tiny, w = np.full((rows, 64), 1e-30, np.float32), np.eye(64, dtype=np.float32)
@@ -168,6 +167,32 @@ def test_vanished_numbers_are_zero_in_kernels_and_nowhere_else(rows):
     dense_forward_cpu(y, tiny, w, np.zeros(0, np.float32), 0, ws)
     np.testing.assert_array_equal(y, 0)
     assert np.all(tiny * w[0, 0] > 0)
+
+
+FIRST_CALLS = """
+import numpy as np
+from numba import njit, prange
+from minicnnrnn import Sequential, layers
+from minicnnrnn.kernels import jit
+tiny, seen = np.full(100_000, 1e-30, np.float32), []
+@njit(parallel=True)
+def product(out, x, factor):
+    for i in prange(x.size):
+        out[i] = x[i] * factor
+jit.compilation_listeners.append(lambda: seen.append(np.float32(1e-30) * np.float32(1e-10) > 0))
+x = np.ones((2, 6, 4), np.float32)
+Sequential([layers.Activation("gelu"), layers.Dense(3)], seed=1).predict(x)
+out = np.empty_like(tiny)
+product(out, tiny, np.float32(1e-10))
+print(len(seen) > 2 and all(seen) and bool(np.all(out > 0)))
+"""
+
+
+@needs_jit
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_what_is_compiled_and_started_inside_a_kernel_computes_as_usual(layer, tmp_path):
+    environment = {"NUMBA_THREADING_LAYER": layer, "MINICNNRNN_CACHE_DIR": str(tmp_path)}
+    assert run(FIRST_CALLS, **environment).strip() == "True"
 
 
 @pytest.mark.parametrize("simd", sorted(jit.SIMD_WIDTHS))

@@ -18,6 +18,8 @@ import ctypes
 import functools
 import os
 import pickle
+import platform
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -150,7 +152,7 @@ def once(
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)
 
         def first_call(*arguments: int) -> None:
-            with _compiling:
+            with _compiling, _usual_arithmetic():
                 if cell.value == first:
                     _start_threads()  # defines the symbols that `fork` calls
                     cell.value = guard(kernel.address((types.intp,) * count))
@@ -184,6 +186,25 @@ def load_cell(builder: ir.IRBuilder, symbol: str, parameters: list[ir.Type]) -> 
         variable = ir.GlobalVariable(builder.module, kind, symbol)
         variable.linkage = "external"
     return builder.load(variable)
+
+
+# Where numbers below the least normal one are taken for zero: see ``_flushing_to_zero``.
+FLUSHES = sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+@contextlib.contextmanager
+def _usual_arithmetic() -> Iterator[None]:
+    """Let Python, and threads that it starts, compute as usual in the midst of a kernel."""
+    if not FLUSHES:
+        yield
+        return
+    library, kept = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    library.fegetenv(kept)
+    library.fesetenv(ctypes.c_void_p(-1))  # C's FE_DFL_ENV
+    try:
+        yield
+    finally:
+        library.fesetenv(kept)
 
 
 @functools.cache
@@ -393,7 +414,7 @@ if JIT:
         way back through 100 steps of an LSTM slow it down to a tenth. TensorFlow and JAX do the
         same. The caller's own arithmetic stays as it was.
         """
-        if not llvm.get_process_triple().startswith(("x86", "i686", "amd64")):
+        if not FLUSHES:
             yield
             return
         word = ir.IntType(32)
