@@ -231,6 +231,14 @@ ROOMS = {
         "winograd_line_workspace",
         "winograd_line_pays",
     ),
+    "winograd_streamed": (
+        "winograd_streamed_prepare",
+        "winograd_streamed_forward",
+        "winograd_streamed_backward_input",
+        "winograd_streamed_backward_weight",
+        "winograd_streamed_workspace",
+        "winograd_streamed_pays",
+    ),
 }
 DEVICES = ("cpu", "cuda", "numpy")
 PRECISIONS = ("float32", "tf32")
