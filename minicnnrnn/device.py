@@ -44,7 +44,12 @@ ROOMS = {
         "conv_lstm_backward",
         "conv_lstm_workspace",
     ),
-    "conv_pool": ("conv_pool_forward", "conv_pool_workspace", "conv_pool_pays"),
+    "conv_pool": (
+        "conv_pool_forward",
+        "conv_pool_backward_weight",
+        "conv_pool_workspace",
+        "conv_pool_pays",
+    ),
     "conv_transpose": (
         "conv_transpose_forward",
         "conv_transpose_backward_input",

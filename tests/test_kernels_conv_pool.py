@@ -8,6 +8,7 @@ from checks import (
     FAST,
     assert_within,
     assume_affordable,
+    check_gradient,
     integer_valued,
     kernel,
     nans,
@@ -30,18 +31,35 @@ def windowed(draw):
     }
 
 
-def pooled(device, g, x, w, b, relu=0):
-    """What the kernel makes of these arrays."""
-    OD, OH, OW = g["O"]
-    size = kernel("conv_pool", "conv_pool_workspace", device)(
+def workspace(device, g):
+    return kernel("conv_pool", "conv_pool_workspace", device)(
         g["N"], *g["D"], g["C"], *g["O"], g["F"], *g["K"], *g["S"], *g["L"], g["G"]
     )
+
+
+def pooled(device, g, x, w, b, relu=0, positions=False):
+    """What the kernel makes of these arrays: the maxima, and where they were if wanted."""
+    OD, OH, OW = g["O"]
+    size = workspace(device, g)
     y, ws = nans(g["N"], OD, OH // 2, OW // 2, g["F"], dtype=x.dtype), nans(size)
+    index = np.full(y.shape if positions else (0,) * 5, 77, np.uint8)
     kernel("conv", "conv_prepare", device)(w, g["G"], ws)
     kernel("conv_pool", "conv_pool_forward", device)(
-        y, x, w, b, *g["S"], *g["L"], *g["P"], g["G"], relu, ws
+        y, index, x, w, b, *g["S"], *g["L"], *g["P"], g["G"], relu, ws
     )
-    return y
+    return (y, index) if positions else y
+
+
+def gradients(device, g, x, dy, y, index, bias=True):
+    """Of filters and bias."""
+    memory = nans(workspace(device, g) + 64)
+    dw = nans(*g["K"], g["C"] // g["G"], g["F"], dtype=x.dtype)
+    db = nans(g["F"] if bias else 0, dtype=x.dtype)
+    kernel("conv_pool", "conv_pool_backward_weight", device)(
+        dw, db, x, dy, y, index, *g["S"], *g["L"], *g["P"], g["G"], memory[:-64]
+    )
+    assert np.isnan(memory[-64:]).all()
+    return dw, db
 
 
 def arrays(g, make, rng):
@@ -75,9 +93,19 @@ def test_equals_the_reference_exactly_on_integers(device, g, seed):
     work = int(np.prod([g["N"], *g["O"], *g["K"], g["C"], g["F"]]))
     assume_affordable(device, 4 * x.size, work // 10)
     relu = seed % 2
-    np.testing.assert_array_equal(
-        pooled(device, g, x, w, b, relu), pooled("numpy", g, x, w, b, relu)
-    )
+    y, index = pooled(device, g, x, w, b, relu, positions=True)
+    expected, where = pooled("numpy", g, x, w, b, relu, positions=True)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(pooled(device, g, x, w, b, relu), expected)
+    if not relu:  # behind one that is closed, nobody asks
+        np.testing.assert_array_equal(index, where)
+    dy = integer_valued(rng, *y.shape)
+    gate = y if relu else y[:0]
+    for ours, theirs in zip(
+        gradients(device, g, x, dy, gate, index, bias=seed % 3 > 0),
+        gradients("numpy", g, x, dy, gate, where, bias=seed % 3 > 0),
+    ):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("device", FAST)
@@ -90,6 +118,39 @@ def test_within_rounding_of_the_float64_reference(device, g, seed):
     terms = int(np.prod(g["K"])) * g["C"]
     magnitude = pooled("numpy", g, *(np.abs(a) for a in wide))
     assert_within(pooled(device, g, x, w, b), pooled("numpy", g, *wide), terms, magnitude)
+
+
+@given(windowed(), seeds)
+def test_gradients_of_the_reference(g, seed):
+    rng = np.random.default_rng(seed)
+    x, w, b = (a.astype(np.float64) for a in arrays(g, normal, rng))
+    _, index = pooled("numpy", g, x, w, b, positions=True)
+    for wrt, place in ((w, 0), (b, 1)):
+        if wrt.size:
+            check_gradient(
+                lambda a, place=place: pooled("numpy", g, x, *((a, b), (w, a))[place]),
+                lambda a, dy, place=place: gradients(
+                    "numpy", g, x, dy, dy[:0], index, b.size > 0
+                )[place],
+                wrt,
+                rng,
+            )  # fmt: skip
+
+
+@given(windowed(), seeds)
+@example(geometry(N=5, D=(1, 28, 28), F=32), 1)
+def test_the_filters_gradient_has_the_bits_of_the_two_kernels(g, seed):
+    rng = np.random.default_rng(seed)
+    x, w, b = arrays(g, normal, rng)
+    y, index = pooled("cpu", g, x, w, b, relu=1, positions=True)
+    dy = normal(rng, *y.shape)
+    dz = nans(g["N"], g["O"][0], *(2 * (n // 2) for n in g["O"][1:]), g["F"])
+    gated = np.where(y <= 0, 0, dy).astype(np.float32)
+    kernel("pool", "max_pool_backward_input", "cpu")(dz, gated, index, 1, 2, 2, 1, 2, 2, 0, 0, 0)
+    dw, ws = nans(*w.shape), nans(workspace("cpu", g))
+    steps = *g["S"], *g["L"], *g["P"], g["G"]
+    kernel("conv", "conv_backward_weight", "cpu")(dw, dw[:0, 0, 0, 0, 0], x, dz, y[:0], *steps, ws)
+    np.testing.assert_array_equal(gradients("cpu", g, x, dy, y, index)[0], dw)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -115,5 +176,7 @@ def test_the_same_bits_on_one_thread_and_on_all(g, seed):
     results = []
     for threads in (1, numba.config.NUMBA_NUM_THREADS):
         numba.set_num_threads(threads)
-        results.append(pooled("cpu", g, x, w, b))
-    np.testing.assert_array_equal(*results)
+        y, index = pooled("cpu", g, x, w, b, positions=True)
+        results.append((y, index, *gradients("cpu", g, x, y, y[:0], index)))
+    for one, many in zip(*results):
+        np.testing.assert_array_equal(one, many)

@@ -148,9 +148,34 @@ def test_maxima_inside_a_convolution_are_those_of_its_outputs(name, size):
     y, calls = _calls(fast, x)
     assert calls == (name in PAIRS)
     np.testing.assert_allclose(y, plain.predict_on_batch(x), atol=2e-6)
-    for model in (fast, plain):  # training does without, and leaves nothing stale behind
+    for model in (fast, plain):  # training leaves nothing stale behind
         model.train_on_batch(x, np.ones_like(y))
     np.testing.assert_allclose(fast.predict_on_batch(x), plain.predict_on_batch(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(12, 12), (13, 11)])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("input_gradient", [False, True])
+@pytest.mark.parametrize("name", [*PAIRS, *APART])
+def test_gradients_of_maxima_inside_a_convolution(name, input_gradient, frozen, size):
+    rng = np.random.default_rng(1)
+    x, found = rng.normal(size=(3, *size, 2)).astype(np.float32), []
+    for device in ("cpu", "numpy"):
+        stack = [layers.Input((*size, 2)), *{**PAIRS, **APART}[name](), layers.ReLU()]
+        model = Sequential(stack, device=device, seed=0)
+        model.layers[0].trainable = not frozen
+        kernels = model.device.kernels
+        with mock.patch.object(
+            kernels, "conv_pool_forward", side_effect=kernels.conv_pool_forward
+        ) as spy:
+            y = model(x, training=True)
+        assert spy.called == (device == "cpu" and name in PAIRS and "normalized" not in name)
+        dy = np.random.default_rng(2).normal(size=y.shape).astype(np.float32)
+        dx = model.backward(dy, input_gradient=input_gradient)
+        gradients = [np.array(w.gradient) for layer in model.layers for w in layer.weights]
+        found.append([y, *gradients, *([dx] if input_gradient else [])])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * (1 + np.abs(theirs).max()))
 
 
 def test_maxima_inside_a_convolution_of_volumes():

@@ -7,7 +7,8 @@ padded copy of the whole image.
 import numpy as np
 
 from minicnnrnn.kernels.jit import inner
-from minicnnrnn.kernels.panel import address, copy, move_rows
+from minicnnrnn.kernels.panel import address, copy, move_rows, panel_width
+from minicnnrnn.kernels.pool_runs import unpool_line
 from minicnnrnn.kernels.tiles import copy_run
 
 ZERO = np.float32(0)
@@ -48,16 +49,29 @@ def copy_band(band, s0, x, gate, D, H, W, C, n, d, LD, planes, h, rows, w, width
 
 
 @inner
-def pack_gradient(ws, panel, dy, y, start, F, rows, columns, sums):
+def pack_gradient(ws, panel, dy, y, won, row, rows, OW, F, f, columns, sums):
     """Pack rows of `dy` as they are before the relu, and add them to the sums of the bias.
 
-    `sums` has `PANEL` floats; where the rows are another thread's to add, they are a rubbish
-    heap.
+    With an address of positions `won`, `dy` and `y` are of the maxima of 2 x 2 outputs: the
+    gradient of each is that of one output. `sums` has `PANEL` floats; where the rows are another
+    thread's to add, they are a rubbish heap.
     """
-    gate = address(y, start) if y.size else 0
-    move_rows((
-        address(ws, panel), address(dy, start), gate, 4 * F, rows, columns, address(ws, sums),
-    ))  # fmt: skip
+    if won == 0:
+        source = row * OW * F + f
+        gate = address(y, source) if y.size else 0
+        move_rows((
+            address(ws, panel), address(dy, source), gate, 4 * F, rows * OW, columns,
+            address(ws, sums),
+        ))  # fmt: skip
+        return
+    width = panel_width(columns)
+    for line in range(row, row + rows):
+        source = line // 2 * (OW // 2) * F + f
+        unpool_line((
+            address(ws, panel + (line - row) * OW * width), width, address(dy, source),
+            address(y, source) if y.size else 0, won + source, F, OW // 2, columns, line % 2 * 2,
+            address(ws, sums),
+        ))  # fmt: skip
 
 
 @inner

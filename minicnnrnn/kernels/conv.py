@@ -528,7 +528,7 @@ def conv_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G,
 
 
 @inner
-def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, places):
+def _weight_range(start, stop, worker, dw, x, dy, y, won, ws, sizes, kernel, steps, places):
     N, D, H, W, C, OD, OH, OW = sizes
     KD, KH, KW, CG, F, G = kernel
     SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
@@ -571,8 +571,7 @@ def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, p
                     # One thread owns the first tap of a panel, and so adds the bias' gradient.
                     owned = bias_sums >= 0 and tap == 0
                     bias = bias_sums + part * F + f if owned else heap
-                    source = row * OW * F + f
-                    pack_gradient(ws, panel, dy, y, source, F, rows * OW, columns, bias)
+                    pack_gradient(ws, panel, dy, y, won, row, rows, OW, F, f, columns, bias)
                     packed = f
                 taps = 1 if merged(LW, G) else KW
                 i, j, k = tap // (KH * taps), tap // taps % KH, tap % taps
@@ -588,23 +587,36 @@ def _weight_range(start, stop, worker, dw, x, dy, y, ws, sizes, kernel, steps, p
 def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     N, D, H, W, C = x.shape
     _, OD, OH, OW, F = dy.shape
-    KD, KH, KW, CG, _ = dw.shape
-    table, scratch = regions(dw, G, C, F)
     if _pointwise(x, dy, dw, SD, SH, SW, PD, PH, PW, G) and y.size == 0:
+        _, scratch = regions(dw, G, C, F)
         if db.size:
             sum_rows(db, dy, N * OD * OH * OW, F, ws, scratch)
         product_transposed(dw, 0, x, 0, dy, 0, C, F, N * D * H * W, ws, scratch)
         return
+    outputs, steps = (OD, OH, OW), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
+    sum_weights(dw, db, x, dy, y, 0, outputs, steps, G, ws)
+
+
+@inner
+def sum_weights(dw, db, x, dy, y, won, outputs, steps, G, ws):
+    """The gradients of filters and bias.
+
+    With an address of positions `won`, `dy` and `y` are of the maxima of 2 x 2 `outputs`.
+    """
+    N, D, H, W, C = x.shape
+    KD, KH, KW, CG, F = dw.shape
+    OD, OH, OW = outputs
+    SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
+    table, scratch = regions(dw, G, C, F)
     width = (OW - 1) * SW + (KW - 1) * LW + 1
     most, read = band_rows(OH, SH, KD, (KH - 1) * LH + 1, width, C)
-    direct = read_in_place(x, dw, (OD, OH, OW), (SD, SH, SW, LD, LH, LW, PD, PH, PW))
+    direct = read_in_place(x, dw, outputs, steps)
     for r in range(most):
         set_offset(ws, table, r, r * SH * (W if direct else width) * C)
     tiles = G * panels(F // G) * (KD * KH if merged(LW, G) else KD * KH * KW)
     parts = _parts(N, tiles)
     band_size = KD * read * width * C + most * OW * PANEL + PANEL
-    sizes = (N, D, H, W, C, OD, OH, OW)
-    kernel, steps = (KD, KH, KW, CG, F, G), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
+    sizes, kernel = (N, D, H, W, C, OD, OH, OW), (KD, KH, KW, CG, F, G)
     bias_sums = scratch + MAX_WORKERS * band_size + parts * dw.size if db.size else -1
     if db.size:
         fill(ws, bias_sums, 0, parts * F)
@@ -612,7 +624,7 @@ def conv_backward_weight_cpu(dw, db, x, dy, y, SD, SH, SW, LD, LH, LW, PD, PH, P
     work = N * OD * OH * OW * KD * KH * KW * CG * F // (tiles * parts)
     flat = dw.reshape(-1)
     arguments = (
-        flat, x.reshape(-1), dy.reshape(-1), y.reshape(-1), ws, sizes, kernel, steps, places,
+        flat, x.reshape(-1), dy.reshape(-1), y.reshape(-1), won, ws, sizes, kernel, steps, places,
     )  # fmt: skip
     split(_weight_range, tiles * parts, grain(work), arguments)
     if parts > 1:

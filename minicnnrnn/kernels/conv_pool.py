@@ -1,7 +1,7 @@
 """A convolution and the maxima of its outputs over windows of 2 x 2, in one pass.
 
-For predictions, which keep nothing for a way back: four outputs of the convolution become one
-before any of them is written.
+Four outputs of the convolution become one before any of them is written, and on the way back each
+of these is the gradient of one output, written where it is multiplied.
 """
 
 from typing import Any
@@ -13,6 +13,8 @@ from numba.extending import intrinsic
 
 from minicnnrnn.kernels.band import BAND_ROWS, copy_band
 from minicnnrnn.kernels.conv import (
+    conv_backward_weight_cuda,
+    conv_backward_weight_numpy,
     conv_forward_cuda,
     conv_forward_numpy,
     conv_workspace_cpu,
@@ -21,6 +23,7 @@ from minicnnrnn.kernels.conv import (
     read_in_place,
     regions,
     set_taps,
+    sum_weights,
 )
 from minicnnrnn.kernels.gemm import (
     ADD_BIAS,
@@ -34,23 +37,31 @@ from minicnnrnn.kernels.gemm import (
 from minicnnrnn.kernels.jit import INT, JIT, MAX_WORKERS, VECTOR_WIDTH, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
     PANEL,
-    VECTOR,
     address,
     floats,
     grain,
     integers,
+    octets,
     panel_size,
     panel_width,
     panels,
 )
-from minicnnrnn.kernels.pool import max_pool_forward_cuda
+from minicnnrnn.kernels.pool import (
+    max_pool_backward_input_cuda,
+    max_pool_backward_input_numpy,
+    max_pool_forward_cuda,
+    max_pool_forward_numpy,
+)
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
 # ---------------------------------------------------------------------------------------
 
 
-def conv_pool_forward_numpy(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
+PAIRS = (1, 2, 2, 1, 2, 2, 0, 0, 0)  # windows, strides and padding of the maxima
+
+
+def conv_pool_forward_numpy(y, index, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
     """Convolve, and keep the largest of every 2 x 2 neighbouring outputs.
 
     .. math:: y_{n,d,h,v,f} = \\max_{i, j \\in \\{0, 1\\}} z_{n,\\, d,\\, 2h+i,\\, 2v+j,\\, f}
@@ -60,6 +71,8 @@ def conv_pool_forward_numpy(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, r
     Parameters
     ----------
     y : (N, OD, OH // 2, OW // 2, F), overwritten; OD, OH, OW are the convolution's outputs
+    index : uint8, shaped as y, overwritten, or size zero where no gradient is wanted
+        Which output won, ``2 * i + j``: the first of equals, the last of NaNs.
     x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu : as in ``conv_forward``
     ws : ``conv_pool_workspace`` floats, which ``conv_prepare`` has filled
 
@@ -69,8 +82,34 @@ def conv_pool_forward_numpy(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, r
     """
     N, D, H, W, F = y.shape
     z = np.empty((N, D, 2 * H, 2 * W, F), y.dtype)
-    conv_forward_numpy(z, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws)
-    np.max(z.reshape(N, D, H, 2, W, 2, F), axis=(3, 5), out=y)
+    conv_forward_numpy(z, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, 0, ws)
+    max_pool_forward_numpy(y, index, z, *PAIRS)
+    if relu:
+        np.maximum(y, 0, out=y)
+
+
+def conv_pool_backward_weight_numpy(
+    dw, db, x, dy, y, index, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws
+):  # fmt: skip
+    """Gradients with respect to the filters and the bias.
+
+    .. math:: dw_{kcf} = \\sum_o dy_{of} \\; x_{k, \\, p(o, f), \\, c}
+
+    with the pixels x that tap k sees at the output p that won window o. Parameters as in
+    ``conv_backward_weight``, with `dy`, `y` and `index` shaped as the maxima.
+
+    Notes
+    -----
+    Cost: as of ``conv_backward_weight``; memory moves `dy`, `y` and `index` once, and not what is
+    four times their size.
+    """
+    N, D, H, W, F = dy.shape
+    dz, gate = np.empty((N, D, 2 * H, 2 * W, F), dy.dtype), dy[:0]
+    dy = np.where(y <= 0, 0, dy) if y.size else dy
+    max_pool_backward_input_numpy(dz, dy, index, *PAIRS)
+    conv_backward_weight_numpy(
+        dw, db, x, dz, gate, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws
+    )  # fmt: skip
 
 
 def conv_pool_workspace_numpy(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
@@ -96,7 +135,7 @@ class _WindowEmitter(TileEmitter):
 
     def __init__(self, builder: ir.IRBuilder, vectors: int, arguments: list[ir.Value]):
         super().__init__(builder, 4, vectors, arguments[:13])
-        self.line = arguments[13]
+        self.line, self.index = arguments[13:]
 
     def rows_of_a(self) -> list[ir.Value]:
         pixel, line = (self.builder.mul(step, INT(4)) for step in (self.am, self.line))
@@ -104,24 +143,27 @@ class _WindowEmitter(TileEmitter):
         return [INT(0), *(self.hidden(offset) for offset in (pixel, line, both))]
 
     def finish(self, sums: list[list[ir.Value]]) -> None:
-        largest = [self.largest([row[j] for row in sums]) for j in range(self.vectors)]
-        self.rows = 1
-        super().finish([largest])
+        found = [self.largest([row[j] for row in sums]) for j in range(self.vectors)]
+        builder, self.rows = self.builder, 1
+        super().finish([[best for best, _ in found]])
         self.rows = 4
+        with builder.if_then(builder.icmp_signed("!=", self.index, INT(0))):
+            place = builder.add(self.index, builder.ashr(self.c, INT(2)))
+            for j, (_, won) in enumerate(found):
+                numbers = builder.trunc(won, ir.VectorType(ir.IntType(8), VECTOR_WIDTH))
+                at = builder.add(place, INT(j * VECTOR_WIDTH))
+                builder.store(numbers, builder.inttoptr(at, numbers.type.as_pointer()), align=1)
 
-    def largest(self, values: list[ir.Value]) -> ir.Value:
-        """The maximum of four vectors; where one is not a number, neither is it."""
-        builder = self.builder
-        nan = ir.Constant(VECTOR, [float("nan")] * VECTOR_WIDTH)
-
-        def larger(a: ir.Value, b: ir.Value) -> ir.Value:
-            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-        a, b, c, d = values
-        strange = builder.or_(
-            builder.fcmp_unordered("uno", a, b), builder.fcmp_unordered("uno", c, d)
-        )
-        return builder.select(strange, nan, larger(larger(a, b), larger(c, d)))
+    def largest(self, values: list[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The maximum of four vectors, and which it was; what is not a number wins."""
+        builder, lanes = self.builder, ir.VectorType(ir.IntType(32), VECTOR_WIDTH)
+        best, won = values[0], ir.Constant(lanes, [0] * VECTOR_WIDTH)
+        for position, value in enumerate(values[1:], 1):
+            larger = builder.fcmp_ordered(">", value, best)
+            wins = builder.or_(larger, builder.fcmp_unordered("uno", value, value))
+            best = builder.select(wins, value, best)
+            won = builder.select(wins, ir.Constant(lanes, [position] * VECTOR_WIDTH), won)
+        return best, won
 
 
 if JIT:
@@ -131,13 +173,13 @@ if JIT:
         """Run the tiles of a line of windows."""
 
         def codegen(context, builder, signature, values):
-            numbers = [builder.extract_value(values[2], i) for i in range(15)]
+            numbers = [builder.extract_value(values[2], i) for i in range(16)]
             condition = builder.icmp_signed("!=", values[0], INT(0))
             with builder.if_else(condition) as (then, otherwise):
                 for block, vectors in ((then, 2), (otherwise, 1)):
                     with block:
-                        emitter = _WindowEmitter(builder, vectors, numbers[:14])
-                        emitter.emit_all(values[1], numbers[14], 1)
+                        emitter = _WindowEmitter(builder, vectors, numbers[:15])
+                        emitter.emit_all(values[1], numbers[15], 1)
             return context.get_dummy_value()
 
         return types.void(wide, count, arguments), codegen
@@ -145,7 +187,7 @@ if JIT:
 else:  # the plain Python twin
 
     def _windows(wide: int, count: int, arguments: tuple[int, ...]) -> None:
-        c, ldc, a, am, ak, ao, b, ldb, br, K, R, bias, flags, line, following = arguments
+        c, ldc, a, am, ak, ao, b, ldb, br, K, R, bias, flags, line, index, following = arguments
         columns = PANEL if wide else VECTOR_WIDTH
 
         def window(address: int, rows: int, width: int, step: int, stride: int) -> Any:
@@ -160,36 +202,48 @@ else:  # the plain Python twin
                 first = a + 4 * (i * following + integers(ao)[r])
                 rows = [window(first + 4 * step, 2, K, am, ak) for step in (0, line)]
                 total += np.concatenate(rows) @ window(b + 4 * r * br, K, columns, ldb, 1)
-            largest = total.max(axis=0)
+            largest, won = total[0], np.zeros(columns, np.uint8)
+            for position in range(1, 4):
+                wins = (total[position] > largest) | np.isnan(total[position])
+                largest = np.where(wins, total[position], largest)
+                won = np.where(wins, position, won)
             out = np.where(largest < 0, 0, largest) if flags & RELU else largest
             floats(c + 4 * i * ldc)[:columns] = out
+            if index:
+                octets(index + (c + 4 * i * ldc) // 4)[:columns] = won
 
 
-@once(16)
+@once(17)
 def window_block(
-    c, ldc, count, columns, a, am, line, following, ao, b, ldb, br, K, R, bias, flags
+    c, ldc, count, columns, a, am, line, following, ao, b, ldb, br, K, R, bias, flags, index
 ):  # fmt: skip
     """A line of windows by at most `PANEL` columns; all pointers are addresses.
 
     The outputs of a window are `am` and `line` floats of A apart, windows `following` floats.
-    A panel that is not full goes through a tile on the stack, window by window.
+    Positions go to `index`, unless it is 0, laid out as C. A panel that is not full goes through a
+    tile on the stack, window by window.
     """
     wide = 1 if columns > VECTOR_WIDTH else 0
     width = PANEL if wide else VECTOR_WIDTH
     if columns == width:
         _windows(wide, count, (
-            c, ldc, a, am, 1, ao, b, ldb, br, K, R, bias, flags, line, following,
+            c, ldc, a, am, 1, ao, b, ldb, br, K, R, bias, flags, line,
+            index - (c >> 2) if index else 0, following,
         ))  # fmt: skip
         return
     scratch = stack_floats(TILE_FLOATS)
+    bias_row, won = scratch + 4 * width, scratch + 8 * width
     if flags & ADD_BIAS:
-        copy_columns(scratch + 4 * width, width, bias, 0, 1, columns)
+        copy_columns(bias_row, width, bias, 0, 1, columns)
     for i in range(count):
         _windows(wide, 1, (
-            scratch, width, a + 4 * i * following, am, 1, ao, b, ldb, br, K, R, scratch + 4 * width,
-            flags, line, following,
+            scratch, width, a + 4 * i * following, am, 1, ao, b, ldb, br, K, R, bias_row, flags,
+            line, won - (scratch >> 2) if index else 0, following,
         ))  # fmt: skip
         copy_columns(c + 4 * i * ldc, ldc, scratch, width, 1, columns)
+        if index:
+            for j in range(columns):
+                octets(index)[i * ldc + j] = octets(won)[j]
 
 
 @inner
@@ -210,7 +264,7 @@ def conv_pool_workspace_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW
 
 
 @inner
-def _lines_range(start, stop, worker, y, x, none, ws, b, sizes, kernel, steps, places):
+def _lines_range(start, stop, worker, y, index, x, none, ws, b, sizes, kernel, steps, places):
     N, D, H, W, C, OD, OH, OW, F = sizes
     KD, KH, KW, G, flags = kernel
     SD, SH, SW, LD, LH, LW, PD, PH, PW = steps
@@ -236,11 +290,12 @@ def _lines_range(start, stop, worker, y, x, none, ws, b, sizes, kernel, steps, p
                     address(y, item * OW * F + f), F, OW, columns, a + 4 * g * (C // G), SW * C,
                     line, 2 * SW * C, address(ws, table), address(ws, packed + p * PANEL * R * K),
                     ldb, K * ldb, K, R, address(b, f), flags,
+                    index + item * OW * F + f if index else 0,
                 ))  # fmt: skip
 
 
 @cpu
-def conv_pool_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
+def conv_pool_forward_cpu(y, index, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
     """Parallel over the lines of outputs."""
     N, D, H, W, C = x.shape
     _, OD, OH, OW, F = y.shape
@@ -254,8 +309,19 @@ def conv_pool_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, rel
     sizes = (N, D, H, W, C, OD, OH, OW, F)
     kernel, steps = (KD, KH, KW, G, flags), (SD, SH, SW, LD, LH, LW, PD, PH, PW)
     places = (table, scratch, 1 if direct else 0, read, width)
-    arguments = (y.reshape(-1), x.reshape(-1), ws[:0], ws, b, sizes, kernel, steps, places)
+    won = address(index, 0) if index.size else 0
+    arguments = (y.reshape(-1), won, x.reshape(-1), ws[:0], ws, b, sizes, kernel, steps, places)
     split(_lines_range, N * OD * OH, grain(4 * OW * F * KD * KH * KW * CG), arguments)
+
+
+@cpu
+def conv_pool_backward_weight_cpu(
+    dw, db, x, dy, y, index, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws
+):  # fmt: skip
+    """As ``conv_backward_weight_cpu``: outputs behind the last window have no gradient."""
+    outputs = (dy.shape[1], 2 * dy.shape[2], 2 * dy.shape[3])
+    steps = (SD, SH, SW, LD, LH, LW, PD, PH, PW)
+    sum_weights(dw, db, x, dy, y, address(index, 0), outputs, steps, G, ws)
 
 
 def conv_pool_pays_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):
@@ -275,18 +341,36 @@ def conv_pool_pays_cpu(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD,
 def conv_pool_workspace_cuda(
     N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G
 ):  # fmt: skip
-    between = N * OD * OH * OW * F
-    return between + conv_workspace_cuda(
+    return 2 * N * OD * OH * OW * F + conv_workspace_cuda(
         N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G
     )  # fmt: skip
 
 
-def conv_pool_forward_cuda(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
-    N, OD, OH, OW, F = y.shape
-    begin = ws.size - 4 * y.size
-    z = ws[begin:].reshape(N, OD, 2 * OH, 2 * OW, F)
-    conv_forward_cuda(z, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws[:begin])
-    max_pool_forward_cuda(y, ws[:0], z, 1, 2, 2, 1, 2, 2, 0, 0, 0)
+def conv_pool_forward_cuda(y, index, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws):
+    (z,), ws = _between(1, y, ws)
+    conv_forward_cuda(z, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, relu, ws)
+    max_pool_forward_cuda(y, index, z, *PAIRS)
+
+
+def conv_pool_backward_weight_cuda(
+    dw, db, x, dy, y, index, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws
+):  # fmt: skip
+    (dz, gate), ws = _between(2, dy, ws)
+    max_pool_backward_input_cuda(dz, dy, index, *PAIRS)
+    if y.size:
+        max_pool_backward_input_cuda(gate, y, index, *PAIRS)
+    gate = gate if y.size else y
+    conv_backward_weight_cuda(
+        dw, db, x, dz, gate, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws
+    )  # fmt: skip
+
+
+def _between(count, y, ws):
+    """Arrays of what the maxima `y` are of, from the workspace, and the rest of it."""
+    N, D, H, W, F = y.shape
+    begin = ws.size - count * 4 * y.size
+    arrays = ws[begin:].reshape(count, N, D, 2 * H, 2 * W, F)
+    return [arrays[i] for i in range(count)], ws[:begin]
 
 
 def conv_pool_pays_cuda(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, LD, LH, LW, G):

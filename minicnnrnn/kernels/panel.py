@@ -87,6 +87,7 @@ if JIT:
         return pointer
 
     floats, integers = _pointer(types.float32, FLOAT), _pointer(types.int64, INT)
+    octets = _pointer(types.uint8, ir.IntType(8))
 
     @intrinsic
     def _move_rows(typingctx, arguments):
@@ -248,6 +249,9 @@ else:  # the plain Python twins
 
     def integers(address: int) -> Any:
         return np.ctypeslib.as_array((ctypes.c_int64 * 2**20).from_address(int(address)))
+
+    def octets(address: int) -> Any:
+        return np.ctypeslib.as_array((ctypes.c_uint8 * 2**28).from_address(int(address)))
 
     def _move_rows(arguments: tuple[int, ...]) -> None:
         panel, source, gate, step, rows, columns, sums = arguments

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, once
-from minicnnrnn.kernels.panel import FLOAT, floats, integers, repeat
+from minicnnrnn.kernels.panel import FLOAT, floats, integers, octets, repeat
 
 PLACES = 16  # pairs in a table; windows with more of them are gone through in several passes
 LANE = ir.IntType(32)
@@ -156,6 +156,49 @@ if JIT:
 
     _largest, _collected = _run("largest", (0, 8, 32)), _run("collected", (8, 32))
 
+    @intrinsic
+    def _unpool(typingctx, arguments):
+        """Write the lines of a panel behind one of two lines of windows, and add them up."""
+
+        def codegen(context, builder, signature, values):
+            target, width, dy, gate, number, step, count, vectors, first, sums = (
+                builder.extract_value(values[0], i) for i in range(10)
+            )
+            emitter = _RunEmitter(builder, [INT(0)] * 10, 8)
+            V, zero = VECTOR_WIDTH, emitter.value(VECTOR_WIDTH, 0.0)
+            ungated = builder.icmp_signed("==", gate, INT(0))
+            gate = builder.select(ungated, dy, gate)
+            open_ = emitter.in_all_lanes(V, builder.zext(ungated, INT))
+            positions = [emitter.in_all_lanes(V, builder.add(first, INT(i))) for i in range(2)]
+            row = builder.mul(width, INT(4))
+
+            def windows(index: ir.Value, held: list[ir.Value]) -> list[ir.Value]:
+                to, of, limit, place, total = held
+                value, barrier = emitter.load(V, of), emitter.load(V, limit)
+                closed = builder.fcmp_ordered("<=", barrier, zero)
+                closed = builder.and_(closed, builder.icmp_signed("==", open_, zeros))
+                value = builder.select(closed, zero, value)
+                won = emitter.number(V, place)
+                for position in positions:
+                    part = builder.select(builder.icmp_signed("==", won, position), value, zero)
+                    emitter.store(V, part, to)
+                    to, total = builder.add(to, row), builder.fadd(total, part)
+                following = [builder.add(at, builder.mul(step, INT(4))) for at in (of, limit)]
+                return [to, *following, builder.add(place, step), total]
+
+            zeros = emitter.in_all_lanes(V, INT(0))
+            with cgutils.for_range(builder, vectors) as loop:
+                at = builder.mul(loop.index, INT(4 * V))
+                places = [builder.add(base, at) for base in (target, dy, gate)]
+                places.append(builder.add(number, builder.mul(loop.index, INT(V))))
+                where = builder.add(sums, at)
+                held = [*places, emitter.load(V, where)]
+                *_, total = repeat(builder, count, held, windows)
+                emitter.store(V, total, where)
+            return context.get_dummy_value()
+
+        return types.void(arguments), codegen
+
 else:  # the plain Python twins
 
     def _members(arguments: tuple[int, ...], pixel: int) -> Any:
@@ -193,6 +236,20 @@ else:  # the plain Python twins
             for v, distance, position in met:
                 row += np.where(numbers(distance) == position, v, np.float32(0))
 
+    def _unpool(arguments: tuple[int, ...]) -> None:
+        target, width, dy, gate, number, step, count, vectors, first, sums = arguments
+        columns = vectors * VECTOR_WIDTH
+        for window in range(count):
+            memory = (ctypes.c_uint8 * columns).from_address(int(number + window * step))
+            won, value = np.ctypeslib.as_array(memory), floats(dy + 4 * window * step)[:columns]
+            if gate:
+                closed = floats(gate + 4 * window * step)[:columns] <= 0
+                value = np.where(closed, np.float32(0), value)
+            for i in range(2):
+                part = np.where(won == first + i, value, np.float32(0))
+                floats(target + 4 * (2 * window + i) * width)[:columns] = part
+                floats(sums)[:columns] += part
+
 
 @once(11)
 def largest_of_run(bits, y, number, x, count, step_y, step_x, C, table, places, fresh):
@@ -218,3 +275,31 @@ def collect_run(bits, dx, number, dy, count, step_dx, step_dy, C, table, places,
     Parameters as in ``largest_of_run``, with numbers beside `dy`; no places leave zeros.
     """
     _collected((bits, dx, number, dy, count, step_dx, step_dy, C, table, places, fresh))
+
+
+@once(10)
+def unpool_line(panel, width, dy, gate, number, step, count, columns, first, sums):
+    """Write the gradients of a line of pixels, of windows of 2 x 2, into a panel; add them up.
+
+    Parameters
+    ----------
+    panel, width : address, and floats from one pixel to the next
+    dy, gate, number : addresses of the first window's gradients, of what closes them or 0, and of
+        the positions that won
+    step, count, columns : elements from one window to the next, windows, channels
+    first : the line's first position in the windows: 0 or 2
+    sums : address of a sum for each channel
+    """
+    vectors = columns // VECTOR_WIDTH
+    _unpool((panel, width, dy, gate, number, step, count, vectors, first, sums))
+    target, total, zero = floats(panel), floats(sums), np.float32(0)
+    for c in range(vectors * VECTOR_WIDTH, width):
+        for window in range(count):
+            at = window * step + c
+            open_ = c < columns and (gate == 0 or not floats(gate)[at] <= zero)
+            for i in range(2):
+                wins = open_ and octets(number)[at] == first + i
+                value = floats(dy)[at] if wins else zero
+                target[(2 * window + i) * width + c] = value
+                if c < columns:
+                    total[c] += value

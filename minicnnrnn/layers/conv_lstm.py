@@ -8,7 +8,7 @@ import numpy as np
 from minicnnrnn import shapes
 from minicnnrnn.kernels.codes import AS_IT_IS, FROM_SAMPLES, FROM_STEPS
 from minicnnrnn.layers.base import Shape
-from minicnnrnn.layers.conv import fastest
+from minicnnrnn.layers.conv_base import fastest
 from minicnnrnn.layers.recurrent_base import ForgetBias, Recurrent
 
 

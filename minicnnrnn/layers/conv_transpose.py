@@ -4,7 +4,7 @@ from typing import Any
 
 from minicnnrnn import shapes
 from minicnnrnn.layers.base import Shape
-from minicnnrnn.layers.conv import BaseConv, Sizes
+from minicnnrnn.layers.conv_base import BaseConv, Sizes
 from minicnnrnn.parameters import WeightView
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from minicnnrnn import shapes
 from minicnnrnn.layers.base import Shape
-from minicnnrnn.layers.conv import BaseConv, Plan, Sizes
+from minicnnrnn.layers.conv_base import BaseConv, Plan, Sizes
 from minicnnrnn.parameters import WeightView
 
 

@@ -9,6 +9,7 @@ from minicnnrnn.layers.base import Layer, Shape
 from minicnnrnn.layers.neighbours import plain
 
 AXES = ("length", "height, width", "depth, height, width")
+PAIRS = (1, 2, 2, 1, 2, 2, 0, 0, 0)  # what kernels are told of windows of 2 x 2, side by side
 
 
 class Pooling(Layer):
@@ -185,7 +186,7 @@ def pairs_at(layers: Sequence[Layer], index: int) -> MaxPooling | None:
     layer = layers[index] if index < len(layers) else None
     if not isinstance(layer, MaxPooling) or not plain(layer, MaxPooling):
         return None
-    pairs = layer.rank > 1 and layer.pool_size == layer.strides == (1, 2, 2)[3 - layer.rank :]
+    pairs = layer.rank > 1 and layer.pool_size == layer.strides == PAIRS[3 - layer.rank : 3]
     return layer if pairs and layer.padding == "valid" else None
 
 
