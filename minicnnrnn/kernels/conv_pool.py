@@ -37,6 +37,7 @@ from minicnnrnn.kernels.gemm import (
 from minicnnrnn.kernels.jit import INT, JIT, MAX_WORKERS, VECTOR_WIDTH, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
     PANEL,
+    VECTOR,
     address,
     floats,
     grain,
@@ -135,7 +136,7 @@ class _WindowEmitter(TileEmitter):
 
     def __init__(self, builder: ir.IRBuilder, vectors: int, arguments: list[ir.Value]):
         super().__init__(builder, 4, vectors, arguments[:13])
-        self.line, self.index = arguments[13:]
+        self.line = arguments[13]
 
     def rows_of_a(self) -> list[ir.Value]:
         pixel, line = (self.builder.mul(step, INT(4)) for step in (self.am, self.line))
@@ -143,19 +144,33 @@ class _WindowEmitter(TileEmitter):
         return [INT(0), *(self.hidden(offset) for offset in (pixel, line, both))]
 
     def finish(self, sums: list[list[ir.Value]]) -> None:
-        found = [self.largest([row[j] for row in sums]) for j in range(self.vectors)]
-        builder, self.rows = self.builder, 1
-        super().finish([[best for best, _ in found]])
+        self.rows = 1
+        super().finish([[self.largest(j, [row[j] for row in sums]) for j in range(self.vectors)]])
         self.rows = 4
-        with builder.if_then(builder.icmp_signed("!=", self.index, INT(0))):
-            place = builder.add(self.index, builder.ashr(self.c, INT(2)))
-            for j, (_, won) in enumerate(found):
-                numbers = builder.trunc(won, ir.VectorType(ir.IntType(8), VECTOR_WIDTH))
-                at = builder.add(place, INT(j * VECTOR_WIDTH))
-                builder.store(numbers, builder.inttoptr(at, numbers.type.as_pointer()), align=1)
 
-    def largest(self, values: list[ir.Value]) -> tuple[ir.Value, ir.Value]:
-        """The maximum of four vectors, and which it was; what is not a number wins."""
+    def largest(self, column: int, values: list[ir.Value]) -> ir.Value:
+        """The maximum of four vectors; where one is not a number, neither is it."""
+        builder = self.builder
+        nan = ir.Constant(VECTOR, [float("nan")] * VECTOR_WIDTH)
+
+        def larger(a: ir.Value, b: ir.Value) -> ir.Value:
+            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+        a, b, c, d = values
+        strange = builder.or_(
+            builder.fcmp_unordered("uno", a, b), builder.fcmp_unordered("uno", c, d)
+        )
+        return builder.select(strange, nan, larger(larger(a, b), larger(c, d)))
+
+
+class _PositionEmitter(_WindowEmitter):
+    """The same, and which output it was."""
+
+    def __init__(self, builder: ir.IRBuilder, vectors: int, arguments: list[ir.Value]):
+        super().__init__(builder, vectors, arguments)
+        self.index = arguments[14]
+
+    def largest(self, column: int, values: list[ir.Value]) -> ir.Value:
         builder, lanes = self.builder, ir.VectorType(ir.IntType(32), VECTOR_WIDTH)
         best, won = values[0], ir.Constant(lanes, [0] * VECTOR_WIDTH)
         for position, value in enumerate(values[1:], 1):
@@ -163,7 +178,11 @@ class _WindowEmitter(TileEmitter):
             wins = builder.or_(larger, builder.fcmp_unordered("uno", value, value))
             best = builder.select(wins, value, best)
             won = builder.select(wins, ir.Constant(lanes, [position] * VECTOR_WIDTH), won)
-        return best, won
+        numbers = builder.trunc(won, ir.VectorType(ir.IntType(8), VECTOR_WIDTH))
+        place = builder.add(self.index, builder.ashr(self.c, INT(2)))
+        place = builder.add(place, INT(column * VECTOR_WIDTH))
+        builder.store(numbers, builder.inttoptr(place, numbers.type.as_pointer()), align=1)
+        return best
 
 
 if JIT:
@@ -174,12 +193,19 @@ if JIT:
 
         def codegen(context, builder, signature, values):
             numbers = [builder.extract_value(values[2], i) for i in range(16)]
-            condition = builder.icmp_signed("!=", values[0], INT(0))
-            with builder.if_else(condition) as (then, otherwise):
-                for block, vectors in ((then, 2), (otherwise, 1)):
-                    with block:
-                        emitter = _WindowEmitter(builder, vectors, numbers[:15])
-                        emitter.emit_all(values[1], numbers[15], 1)
+            kinds = [(_WindowEmitter, 1), (_WindowEmitter, 2)]
+            kinds += [(_PositionEmitter, 1), (_PositionEmitter, 2)]
+            positions = builder.zext(builder.icmp_signed("!=", numbers[14], INT(0)), INT)
+            done = builder.append_basic_block("done")
+            key = builder.add(values[0], builder.mul(positions, INT(2)))
+            switch = builder.switch(key, done)
+            for i, (emitter, vectors) in enumerate(kinds):
+                block = builder.append_basic_block()
+                switch.add_case(INT(i), block)
+                builder.position_at_end(block)
+                emitter(builder, vectors, numbers[:15]).emit_all(values[1], numbers[15], 1)
+                builder.branch(done)
+            builder.position_at_end(done)
             return context.get_dummy_value()
 
         return types.void(wide, count, arguments), codegen
