@@ -2,11 +2,15 @@
 
 Compiling takes most of a first step's time, and one processor. Where nothing is compiled yet, a
 fork of the process goes through the same step, leaves out what goes forward, and so compiles the
-way back and the update into the cache, while this process compiles the way forward.
+way back and the update into the cache, while this process compiles the way forward. But for the
+beginning, with what all products share, it goes from the last to the first: when this process
+turns back, the other one is at what is still far away, and nothing is compiled by both (a CNN's
+first step takes 0.8 of the time).
 """
 
 import atexit
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -24,18 +28,28 @@ _begun = False
 
 
 class _WayBack(Launchers):
-    """Launchers of which those that compute forward, or count, do nothing."""
+    """Launchers that note what goes back or updates, and do nothing."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        self.noted: list[functools.partial[None]] = []
 
     def __getattr__(self, name: str) -> Any:
         launcher = super().__getattr__(name)
-        if name.endswith(("_workspace", "_pays")) or "backward" in name or "update" in name:
+        if name.endswith(("_workspace", "_pays")):
             return launcher
-        setattr(self, name, _nothing)
-        return _nothing
+        wanted = "backward" in name or "update" in name
 
+        def note(*arguments: Any) -> None:
+            if wanted:
+                self.noted.append(functools.partial(launcher, *arguments))
 
-def _nothing(*arguments: Any) -> None:
-    """What a launcher does that nobody waits for."""
+        setattr(self, name, note)
+        return note
+
+    def in_order(self) -> list[Callable[[], None]]:
+        """What was noted: the gradients of loss and last weights, then from the end."""
+        return [*self.noted[:2], *reversed(self.noted[2:])]
 
 
 def compile_beside(device: Device, step: Callable[[], None]) -> None:
@@ -67,8 +81,10 @@ def compile_beside(device: Device, step: Callable[[], None]) -> None:
         return
     try:
         _be_quiet_and_small()
-        device.__dict__["launchers"] = _WayBack(device.name)
+        device.__dict__["launchers"] = launchers = _WayBack(device.name)
         step()
+        for launch in launchers.in_order():
+            launch()
     finally:
         os._exit(0)
 

@@ -50,11 +50,13 @@ def test_the_first_step_is_the_same_alone_and_in_company(tmp_path):
 
 def test_the_other_process_leaves_out_the_way_forward():
     kernels = ahead._WayBack("numpy")
-    assert kernels.dense_forward is kernels.dense_prepare is kernels.softmax_forward
-    assert kernels.dense_forward(1, 2) is None
+    for name in ("dense_forward", "relu_backward", "softmax_forward", "sgd_update"):
+        assert getattr(kernels, name)("its arguments") is None
     assert kernels.dense_workspace(3, 4, 5) == 0
-    assert kernels.dense_backward_input.__name__ == "dense_backward_input_numpy"
-    assert kernels.adam_update.__name__ == "adam_update_numpy"
+    names = [launch.func.__name__ for launch in kernels.noted]
+    assert names == ["relu_backward_numpy", "sgd_update_numpy"]
+    kernels.noted = list("abcde")
+    assert kernels.in_order() == list("abedc")
 
 
 def test_nothing_happens_on_other_devices(monkeypatch):
