@@ -134,14 +134,16 @@ def conv_pool_pays_numpy(N, D, H, W, C, OD, OH, OW, F, KD, KH, KW, SD, SH, SW, L
 class _WindowEmitter(TileEmitter):
     """The four outputs of a window, and as many windows in a line as there are."""
 
+    asks = False
+
     def __init__(self, builder: ir.IRBuilder, vectors: int, arguments: list[ir.Value]):
         super().__init__(builder, 4, vectors, arguments[:13])
         self.line = arguments[13]
 
-    def rows_of_a(self) -> list[ir.Value]:
+    def rows_of_a(self) -> list[tuple[ir.Value, int]]:
         pixel, line = (self.builder.mul(step, INT(4)) for step in (self.am, self.line))
         both = self.builder.add(pixel, line)
-        return [INT(0), *(self.hidden(offset) for offset in (pixel, line, both))]
+        return [(INT(0), 0), *((self.hidden(offset), 0) for offset in (pixel, line, both))]
 
     def finish(self, sums: list[list[ir.Value]]) -> None:
         self.rows = 1

@@ -157,6 +157,8 @@ ROWS, PIXELS = 8, 64  # the weight gradient keeps its sums in registers over so 
 class _DepthwiseEmitter(TileEmitter):
     """A tile whose lanes are channels. One vector wide, it may be cut: lanes behind are masked."""
 
+    asks = False
+
     def __init__(self, builder: ir.IRBuilder, rows: int, vectors: int, arguments: list[ir.Value]):
         super().__init__(builder, rows, vectors, arguments[:-1])
         self.cut = vectors == 1

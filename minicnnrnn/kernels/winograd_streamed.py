@@ -8,7 +8,7 @@ next block. With eight images of 4 x 4 a train step through 512 to 512 filters t
 time, with 8 x 8 pixels 0.6. From some 100 tiles on, filters that are transformed once are faster.
 """
 
-from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, gemm_block
+from minicnnrnn.kernels.gemm import ACCUMULATE, FAR, OVERWRITE, gemm_block
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
 from minicnnrnn.kernels.panel import PANEL, address, grain, integers, pack_panel_at
 from minicnnrnn.kernels.tiles import V, copy_run, read_tiles, write_tiles
@@ -156,7 +156,7 @@ def _filters_range(
                         products + 4 * (product * distance + n), FILTERS, tiles, PANEL,
                         pixels + 4 * product * v_distance, CHANNELS, 1, table,
                         u + 4 * (product * u_distance + n * CHANNELS), PANEL, 0, CHANNELS, 1,
-                        0, ACCUMULATE if c else OVERWRITE,
+                        0, FAR + (ACCUMULATE if c else OVERWRITE),
                     ))  # fmt: skip
         copy_run((aside, b + 4 * f if b else 0, 0, FILTERS))
         write_tiles((
