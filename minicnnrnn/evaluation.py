@@ -127,7 +127,8 @@ class Evaluation(Replaying, Saved, Chain):
         if self._totals is None or [len(total) for total in self._totals] != sizes:
             changes.note()
             self._totals = [self.device.zeros((size,), np.float64) for size in sizes]
-        if isinstance(source, data.ArraySource) and (True in self._kinds() or not self.loss.by_row):
+        checked = True in self._kinds() or not self.loss.by_row
+        if isinstance(source, data.ArraySource) and source.batches > 1 and checked:
             # Raise now what a later batch would raise; but not for NaN, which would take a pass.
             everything = source.gather(slice(0, source.samples))
             if self.loss.by_row:
@@ -212,9 +213,13 @@ class Evaluation(Replaying, Saved, Chain):
         shape = self._batch_shape(batch.x)
         self.output_shape_of(shape)
         x = self.buffer(f"{self.input_dtype} input", *shape, dtype=self.input_dtype)
-        with self.device.writing(x) as host:
-            copy_batch(host, batch.x.reshape(shape), batch.positions)
-            self.check_batch(host)
+        rows = batch.x.reshape(shape)
+        if self.device.copy_finite(x, rows):
+            self.check_batch(x)
+        else:
+            with self.device.writing(x) as host:
+                copy_batch(host, rows, batch.positions)
+                self.check_batch(host)
         self.trust_batch(x)
         return x
 

@@ -7,6 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import seeds, upto
 
+from minicnnrnn.kernels.gather import copy_finite
+
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
@@ -38,3 +40,20 @@ def test_equals_the_reference(device, samples, columns, start, seed):
             assert position[part] == start
             assert position[(part + 1) % 3] == (samples if part == 2 else start)
     np.testing.assert_array_equal(ours, expected)
+
+
+@given(upto(70), seeds)
+@example(1, 0)
+@example(600, 1)  # 360,000 numbers: several threads
+def test_a_batch_is_copied_and_what_is_not_finite_is_found(size, seed):
+    rng = np.random.default_rng(seed)
+    rows = (10 ** rng.uniform(-45, 38, (size, size))).astype(np.float32)
+    rows *= rng.choice([-1, 1], rows.shape).astype(np.float32)
+    target = np.full(rows.shape, np.nan, np.float32)
+    assert copy_finite(target, rows)
+    np.testing.assert_array_equal(target, rows)
+    for wrong in (np.nan, np.inf, -np.inf):
+        spoilt = rows.copy()
+        spoilt.ravel()[rng.integers(rows.size)] = wrong
+        assert not copy_finite(target, spoilt)
+        assert copy_finite(target, rows)  # it was the batch, not what remained of it

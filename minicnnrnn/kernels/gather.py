@@ -1,9 +1,12 @@
 """Gathering: the rows of a batch, from a data set that lies in the device's memory."""
 
+import threading
+
 import numpy as np
 
 from minicnnrnn.kernels.gpu import cuda, gpu, over
-from minicnnrnn.kernels.jit import cpu, inner, split
+from minicnnrnn.kernels.jit import JIT, MAX_WORKERS, REASSOCIATE, cpu, inner, split
+from minicnnrnn.kernels.panel import floats
 
 # ---------------------------------------------------------------------------------------
 # The mathematics
@@ -48,6 +51,10 @@ def _next_position(first, part, parts, rows):
 # ---------------------------------------------------------------------------------------
 
 GRAIN = 16384  # elements that make it worth waking a second thread
+COPIED = 1 << 17  # floats that do so where they are only copied
+SPACING = 16  # floats of a line of a cache
+ZERO = np.float32(0)
+_lent = threading.local()
 
 
 @inner
@@ -65,6 +72,42 @@ def gather_rows_cpu(y, position, x, order, part):
     first = position[part]
     split(_gather_range, R, 1 + GRAIN // C, (y, x, order, first))
     position[(part + 1) % position.size] = _next_position(first, part, position.size, R)
+
+
+@cpu(fastmath=REASSOCIATE)
+def _copy_range(start, stop, worker, target, source, sums):
+    to, of, total = floats(target), floats(source), ZERO
+    for i in range(start, stop):
+        value = of[i]
+        to[i] = value
+        total += value * ZERO
+    floats(sums)[SPACING * worker] = total
+
+
+@cpu
+def _copy(target, source, count, sums):
+    for worker in range(MAX_WORKERS):
+        floats(sums)[SPACING * worker] = ZERO
+    split(_copy_range, count, COPIED, (target, source, sums))
+    total = ZERO
+    for worker in range(MAX_WORKERS):
+        total += floats(sums)[SPACING * worker]
+    return total == ZERO
+
+
+def copy_finite(target, rows):
+    """Copy a batch on its way into a model, and say whether all its numbers are finite.
+
+    One pass over memory does both: zero times what is not finite is not a number. The arrays are
+    of float32, in the order of memory and of one size; each Python thread has sums of its own.
+    """
+    if not JIT:
+        target[...] = rows
+        return bool(np.isfinite(rows).all())
+    if not hasattr(_lent, "sums"):
+        _lent.sums = np.empty(SPACING * MAX_WORKERS, np.float32)
+    places = [a.__array_interface__["data"][0] for a in (target, rows, _lent.sums)]
+    return _copy.dispatcher(places[0], places[1], target.size, places[2])
 
 
 # ---------------------------------------------------------------------------------------
