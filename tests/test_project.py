@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import minicnnrnn
-from minicnnrnn.device import DEVICES, ROOMS
+from minicnnrnn.device import DEVICES
+from minicnnrnn.rooms import ROOMS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minicnnrnn"
