@@ -85,8 +85,9 @@ def launchers_of(room):
     found = {device: {} for device in DEVICES}
     for name, value in vars(module).items():
         operation, _, device = name.rpartition("_")
-        public = operation and not name.startswith("_")
-        if device in DEVICES and public and value.__module__ == module.__name__:
+        if device not in DEVICES or not operation or name.startswith("_"):
+            continue
+        if value.__module__ == module.__name__ or value.__name__ != name:  # made or named here
             found[device][operation] = list(inspect.signature(value).parameters)
     return found
 
