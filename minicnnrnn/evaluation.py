@@ -127,8 +127,7 @@ class Evaluation(Replaying, Saved, Chain):
         if self._totals is None or [len(total) for total in self._totals] != sizes:
             changes.note()
             self._totals = [self.device.zeros((size,), np.float64) for size in sizes]
-        checked = True in self._kinds() or not self.loss.by_row
-        if isinstance(source, data.ArraySource) and source.batches > 1 and checked:
+        if isinstance(source, data.ArraySource) and (True in self._kinds() or not self.loss.by_row):
             # Raise now what a later batch would raise; but not for NaN, which would take a pass.
             everything = source.gather(slice(0, source.samples))
             if self.loss.by_row:

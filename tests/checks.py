@@ -79,3 +79,12 @@ def check_gradient(function: Any, gradient: Any, x: Any, rng: np.random.Generato
     analytic = np.sum(v * gradient(x, u))
     scale = np.abs(u).sum() ** 0.5 + abs(numeric)
     assert abs(numeric - analytic) <= 1e-6 * scale + 1e-8, (numeric, analytic)
+
+
+def pays(room, N, D, H, W, C, F, K, S=(1, 1, 1), L=(1, 1, 1), G=1):
+    """Whether a way to convolve, padded to outputs as large as the image, pays on each device."""
+    outputs = [-(-n // s) for n, s in zip((D, H, W), S)]
+    return [
+        kernel(room, f"{room}_pays", device)(N, D, H, W, C, *outputs, F, *K, *S, *L, G)
+        for device in ("numpy", "cpu", "cuda")
+    ]

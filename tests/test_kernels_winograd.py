@@ -1,7 +1,9 @@
 """Winograd's convolution: the direct one, within a bound that follows from its own matrices."""
 
+import functools
 from unittest import mock
 
+import checks
 import numba
 import numpy as np
 import pytest
@@ -307,14 +309,7 @@ def test_torch_agrees(g, seed):
     np.testing.assert_allclose(conv.forward(x, w, b), theirs, rtol=1e-3, atol=1e-3)
 
 
-def pays(N=16, D=1, H=16, W=16, C=64, F=64, K=(1, 3, 3), S=(1, 1, 1), L=(1, 1, 1), G=1):
-    outputs = [-(-n // s) for n, s in zip((D, H, W), S)]
-    return [
-        kernel("winograd", "winograd_pays", device)(
-            N, D, H, W, C, *outputs, F, *K, *S, *L, G
-        )
-        for device in ("numpy", "cpu", "cuda")
-    ]  # fmt: skip
+pays = functools.partial(checks.pays, "winograd", N=16, D=1, H=16, W=16, C=64, F=64, K=(1, 3, 3))
 
 
 def test_it_pays_where_it_was_measured_to():

@@ -1,7 +1,9 @@
 """Winograd's convolution along one axis: the direct one, within a bound from its own matrices."""
 
+import functools
 from unittest import mock
 
+import checks
 import numba
 import numpy as np
 import pytest
@@ -281,14 +283,9 @@ def test_torch_agrees(g, seed):
     np.testing.assert_allclose(conv.forward(x, w, b), theirs, rtol=1e-3, atol=1e-3)
 
 
-def pays(N=16, D=1, H=1, W=128, C=64, F=64, K=(1, 1, 5), S=(1, 1, 1), L=(1, 1, 1), G=1):
-    outputs = [-(-n // s) for n, s in zip((D, H, W), S)]
-    return [
-        kernel("winograd_line", "winograd_line_pays", device)(
-            N, D, H, W, C, *outputs, F, *K, *S, *L, G
-        )
-        for device in ("numpy", "cpu", "cuda")
-    ]  # fmt: skip
+pays = functools.partial(
+    checks.pays, "winograd_line", N=16, D=1, H=1, W=128, C=64, F=64, K=(1, 1, 5)
+)
 
 
 def test_it_pays_where_it_was_measured_to():

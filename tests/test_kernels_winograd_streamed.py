@@ -1,9 +1,12 @@
 """Winograd's convolution with filters transformed where they are used: the same numbers."""
 
+import functools
+
+import checks
 import numba
 import numpy as np
 import pytest
-from checks import EPSILON, kernel, normal
+from checks import EPSILON, normal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds
@@ -66,14 +69,9 @@ def test_the_same_bits_on_one_thread_and_on_all(g, seed):
         np.testing.assert_array_equal(one, many)
 
 
-def pays(N=8, D=1, H=4, W=4, C=512, F=512, K=(1, 3, 3), S=(1, 1, 1), L=(1, 1, 1), G=1):
-    outputs = [-(-n // s) for n, s in zip((D, H, W), S)]
-    return [
-        kernel("winograd_streamed", "winograd_streamed_pays", device)(
-            N, D, H, W, C, *outputs, F, *K, *S, *L, G
-        )
-        for device in ("numpy", "cpu", "cuda")
-    ]  # fmt: skip
+pays = functools.partial(
+    checks.pays, "winograd_streamed", N=8, D=1, H=4, W=4, C=512, F=512, K=(1, 3, 3)
+)
 
 
 def test_it_pays_where_it_was_measured_to():
