@@ -223,6 +223,14 @@ ROOMS = {
         "winograd_line_workspace",
         "winograd_line_pays",
     ),
+    "winograd_rows": (
+        "winograd_rows_prepare",
+        "winograd_rows_forward",
+        "winograd_rows_backward_input",
+        "winograd_rows_backward_weight",
+        "winograd_rows_workspace",
+        "winograd_rows_pays",
+    ),
     "winograd_streamed": (
         "winograd_streamed_prepare",
         "winograd_streamed_forward",

@@ -18,6 +18,7 @@ from minicnnrnn.kernels.jit import INT, JIT, VECTOR_WIDTH, inner, once, split
 
 PANEL = 2 * VECTOR_WIDTH
 GRAIN = 500_000  # multiply-adds that make it worth waking a second thread
+LINE = 64  # bytes that memory is read in
 FLOAT = ir.FloatType()
 VECTOR = ir.VectorType(FLOAT, VECTOR_WIDTH)
 
@@ -42,6 +43,16 @@ def repeat(builder: ir.IRBuilder, count: ir.Value, values: list[Any], body: Any)
         phi.add_incoming(first, before)
         phi.add_incoming(last, end)
     return joined
+
+
+def fetch(builder: ir.IRBuilder, address: ir.Value, write: int = 0) -> None:
+    """Ask for a line of memory that will be read, or written to, and do not wait for it."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    called = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    place = builder.inttoptr(address, byte)
+    nearest, data = word(3), word(1)
+    builder.call(called, [place, word(write), nearest, data])
 
 
 def first_lanes(builder: ir.IRBuilder, count: ir.Value) -> ir.Value:
@@ -85,6 +96,20 @@ if JIT:
             return types.CPointer(kind)(address), codegen
 
         return pointer
+
+    @intrinsic
+    def ask_to_write(typingctx, address, size):
+        """Ask for memory from an address on that will be written to."""
+
+        def codegen(context, builder, signature, values):
+            def line(index: ir.Value, places: list[ir.Value]) -> list[ir.Value]:
+                fetch(builder, places[0], 1)
+                return [builder.add(places[0], INT(LINE))]
+
+            repeat(builder, builder.sdiv(values[1], INT(LINE)), [values[0]], line)
+            return context.get_dummy_value()
+
+        return types.void(address, size), codegen
 
     floats, integers = _pointer(types.float32, FLOAT), _pointer(types.int64, INT)
     octets = _pointer(types.uint8, ir.IntType(8))
@@ -232,6 +257,9 @@ if JIT:
         return types.void(arguments), codegen
 
 else:  # the plain Python twins
+
+    def ask_to_write(address: int, size: int) -> None:
+        pass
 
     def _transpose(arguments: tuple[int, ...]) -> None:
         target, width, source, step = arguments

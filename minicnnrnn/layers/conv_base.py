@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
 def fastest(kernels: Any, sizes: Sizes) -> str:
     """The prefix of the kernels that convolve such sizes fastest."""
-    for name in ("winograd_streamed", "winograd", "winograd_line"):
+    for name in ("winograd_streamed", "winograd", "winograd_line", "winograd_rows"):
         if getattr(kernels, f"{name}_pays")(*sizes):
             return name
     return "conv"
