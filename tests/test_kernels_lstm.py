@@ -151,6 +151,23 @@ def test_the_same_bits_on_any_number_of_threads():
     assert_same(*results, NAMES)
 
 
+@pytest.mark.skipif(not JIT, reason="NumPy sums in an order of its own")
+@given(cases)
+@settings(max_examples=20)
+@example({**DEFAULTS, "N": 2, "T": 28, "C": 28, "U": 128, "backwards": 1, "masked": True})
+def test_a_sample_alone_gets_the_bits_that_it_gets_in_a_batch(case):
+    """Its inputs meet their weights before the first step: the sums are the same chains."""
+    values = arrays("lstm", {**case, "N": case["N"] + 1})
+    alone = {
+        name: value[:1] if name in ("x", "mask", "keep", "h0", "c0", "dy") else value
+        for name, value in values.items()
+    }
+    alone["N"] = 1
+    for short in (True, False):
+        together, one = (forward("lstm", "cpu", each, short=short) for each in (values, alone))
+        assert_same({name: together[name][:1] for name in NAMES[:3]}, one, NAMES[:3])
+
+
 @pytest.mark.parametrize("device", FAST)
 def test_nan_reaches_the_output(device):
     values = arrays("lstm", {"N": 2, "U": 9})
