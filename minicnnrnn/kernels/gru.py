@@ -3,7 +3,7 @@
 import numpy as np
 
 from minicnnrnn.kernels.codes import SIGMOID, TANH
-from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
+from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, FAR_C, OVERWRITE, set_offset
 from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
 from minicnnrnn.kernels.gru_cell import (
     cell_backward,
@@ -311,24 +311,22 @@ def _forward_range(
     copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
     keep_rows(ws, first + C, stride, keep, start, rows, U)
     usual = reset_after and activation == TANH and recurrent_activation == SIGMOID
-    together = 1 if mask.size else rows
+    together, flags = 1 if mask.size else rows, ADD_BIAS + (FAR_C if slots > 2 else OVERWRITE)
     for s in range(T):
         time = T - 1 - s if backwards else s
         old, new = s % slots * N, (s + 1) % slots * N
         tape = s % gates.shape[0] * N
         at0 = (tape + start) * G
         copy_rows(ws, first, stride, x, (start * T + time) * C, T * C, rows, C)
-        multiply(
-            gates, at0, G, ws, first, stride, ws, both, K, 0, rows, 2 * U, K, ws, bias, ADD_BIAS
-        )
+        multiply(gates, at0, G, ws, first, stride, ws, both, K, 0, rows, 2 * U, K, ws, bias, flags)
         if reset_after:
             multiply(
                 gates, at0 + 2 * U, G, ws, first, stride, ws, candidate, K, 0, rows, U, C, ws,
-                bias + 2 * U, ADD_BIAS,
+                bias + 2 * U, flags,
             )  # fmt: skip
             multiply(
                 gates, at0 + 3 * U, G, ws, first + C, stride, ws, candidate, K, C, rows, U, U, ws,
-                bias + 3 * U, ADD_BIAS,
+                bias + 3 * U, flags,
             )  # fmt: skip
         else:
             for n in range(start, stop):
@@ -337,7 +335,7 @@ def _forward_range(
                     reset_state(row, gates, at, ws, scratch, U, recurrent_activation)
             multiply(
                 gates, at0 + 2 * U, G, ws, first, stride, ws, candidate, K, 0, rows, U, K, ws,
-                bias + 2 * U, ADD_BIAS,
+                bias + 2 * U, flags,
             )  # fmt: skip
         for n in range(start, stop, together):
             at, row = (tape + n) * G, address(ws, first + (n - start) * stride + C)

@@ -5,7 +5,7 @@ import numpy as np
 from minicnnrnn.kernels.activation import differentiate
 from minicnnrnn.kernels.codes import FROM_OUTPUT, SIGMOID, TANH
 from minicnnrnn.kernels.formula import elementwise, gate, tanh
-from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, OVERWRITE, set_offset
+from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, FAR_C, OVERWRITE, set_offset
 from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
 from minicnnrnn.kernels.on_chip import (
@@ -428,7 +428,7 @@ def _forward_range(
     G, stride = 4 * U, row_stride(C + U)
     scratch = _scratch_place(C, U) + 6 * U * worker
     first = _rows_place(C, U) + start * stride
-    flags = ADD_BIAS if b.size else OVERWRITE
+    flags = (ADD_BIAS if b.size else OVERWRITE) + (FAR_C if slots > 2 else OVERWRITE)
     copy_rows(ws, first + C, stride, h, start * U, U, rows, U)
     keep_rows(ws, first + C, stride, keep, start, rows, U)
     together, early = 1 if mask.size else rows, _early_place(N, C, U)
