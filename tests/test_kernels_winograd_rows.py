@@ -279,6 +279,8 @@ def test_it_pays_where_it_was_measured_to():
     flat = {"D": 1, "K": (1, 3, 3)}
     assert pays() == pays(N=1) == pays(H=16, W=16, F=32) == pays(C=12, H=64, **flat) == CPU_ALONE
     assert pays(C=1) == pays(H=8) == pays(C=3, **flat) == pays(C=8, **flat) == NOWHERE
+    assert pays(C=64, F=64, D=1, K=(1, 3, 1)) == CPU_ALONE
+    assert pays(C=64, F=16, D=1, K=(1, 3, 1)) == NOWHERE
 
 
 @pytest.mark.parametrize(

@@ -505,13 +505,16 @@ def winograd_rows_pays_cpu(
 ):  # fmt: skip
     if KH != TAPS or max(SD, SH, SW, LD, LH, LW, G) > 1:
         return False
-    # The cost of an output column, in multiply-adds for each filter; its transforms are 24 times 8.
+    # The cost of an output column, in multiply-adds for each filter: 8 a tap, 24 times 8 for its
+    # transform, and 80 for each channel that is transformed, which all filters share.
     # Measured on one and two cores with AVX-512, forward and the weights' gradient: a Conv3D of
     # three channels takes 0.79 and 0.70 of the time of the direct sum (32 rows), 0.86 and 0.69 (16
     # rows), of eight channels 0.68 and 0.62; a Conv2D of eight 0.98 and 0.99, of three 1.35 and
-    # 1.2; eight rows, of which a tile covers six, 1.11 and 1.02.
+    # 1.2; eight rows, of which a tile covers six, 1.11 and 1.02; kernels of 3 x 1, 64 channels to
+    # as many filters, 0.84 and 1.08, to 16 filters 1.2 and 0.96.
     TH = (OH + ROWS - 1) // ROWS
-    return bool(SPAN * TH * (KD * KW * C + 24) < TAPS * OH * KD * KW * C)
+    cost = TH * (SPAN * (KD * KW * C + 24) + 80 * C / F)
+    return bool(cost < TAPS * OH * KD * KW * C)
 
 
 # ---------------------------------------------------------------------------------------
