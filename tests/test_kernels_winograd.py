@@ -15,10 +15,9 @@ from checks import (
     assume_affordable,
     check_gradient,
     integer_valued,
-    kernel,
-    nans,
     normal,
 )
+from convolutions import Passes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds
@@ -26,7 +25,6 @@ from strategies import seeds
 from minicnnrnn import Sequential, layers
 from minicnnrnn.kernels import gpu, transform, winograd
 
-NO_RELU = np.zeros((0,) * 5, np.float32)
 CPU_ALONE, NOWHERE = [False, True, False], [False] * 3  # where it pays: NumPy, CPU, CUDA
 
 
@@ -50,54 +48,13 @@ def shapes(draw, longest=11, channels=20):
     return shape(draw(st.integers(1, 3)), D, H, W, C, F, PH, PW, KD, LD, PD)
 
 
-class Convolution:
-    """The passes of one convolution, by Winograd's kernels or by the direct ones."""
+class Convolution(Passes):
+    """By these kernels, unless others are named."""
 
-    def __init__(self, g, device, name="winograd"):
-        self.device, self.name, self.g = device, name, g
-        self.x_shape = (g["N"], g["D"], g["H"], g["W"], g["C"])
-        H, W = g["H"] + 2 * g["PH"] - 2, g["W"] + 2 * g["PW"] - 2
-        D = g["D"] + 2 * g["PD"] - (g["KD"] - 1) * g["LD"]
-        self.y_shape = (g["N"], D, H, W, g["F"])
-        self.w_shape = (g["KD"], 3, 3, g["C"], g["F"])
-        steps = (1, 1, 1, g["LD"], 1, 1)  # strides and dilation
-        self.integers = (*steps, g["PD"], g["PH"], g["PW"], 1)
-        sizes = *self.x_shape, *self.y_shape[1:], *self.w_shape[:3], *steps, 1
-        memory = nans(self.call("workspace", *sizes) + 64)
-        self.ws, self.behind = memory[:-64], memory[-64:]
+    room = "winograd"
 
-    def call(self, name, *arguments):
-        return kernel(self.name, f"{self.name}_{name}", self.device)(*arguments)
-
-    def forward(self, x, w, b, relu=0):
-        y = nans(*self.y_shape, dtype=x.dtype)
-        self.call("prepare", w, 1, self.ws)
-        self.call("forward", y, x, w, b, *self.integers, relu, self.ws)
-        return y
-
-    def backward_input(self, dy, w, y=NO_RELU):
-        dx = nans(*self.x_shape, dtype=dy.dtype)
-        self.call("backward_input", dx, dy, y, w, *self.integers, self.ws)
-        return dx
-
-    def backward_weight(self, x, dy, bias=True, y=NO_RELU):
-        dw = nans(*self.w_shape, dtype=x.dtype)
-        db = nans(self.g["F"] if bias else 0, dtype=x.dtype)
-        self.call("backward_weight", dw, db, x, dy, y, *self.integers, self.ws)
-        return dw, db
-
-    def all(self, x, w, b, dy, y=NO_RELU, relu=0):
-        """y, dx, dw, db."""
-        return [
-            self.forward(x, w, b, relu),
-            self.backward_input(dy, w, y),
-            *self.backward_weight(x, dy, b.size > 0, y),
-        ]
-
-    def arrays(self, make, rng, bias=True, **kwargs):
-        """x, w, b, dy."""
-        sizes = self.x_shape, self.w_shape, (self.g["F"] if bias else 0,), self.y_shape
-        return [make(rng, *size, **kwargs) for size in sizes]
+    def geometry(self, g):
+        return (g["KD"], 3, 3), (g["PD"], g["PH"], g["PW"]), (g["LD"], 1, 1)
 
 
 def absolute_matrices():

@@ -12,10 +12,9 @@ from checks import (
     assert_within,
     check_gradient,
     integer_valued,
-    kernel,
-    nans,
     normal,
 )
+from convolutions import NO_RELU, Passes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds, upto
@@ -25,7 +24,6 @@ from minicnnrnn.kernels import gemm, transform_line, winograd_rows
 from minicnnrnn.kernels.jit import JIT
 from minicnnrnn.kernels.winograd_rows import ROWS
 
-NO_RELU = np.zeros((0,) * 5, np.float32)
 CPU_ALONE, NOWHERE = [False, True, False], [False] * 3  # where it pays: NumPy, CPU, CUDA
 
 
@@ -48,53 +46,13 @@ def shapes(draw, longest=17, channels=8):
     return shape(draw(st.integers(1, 3)), *lengths, C, F, KD, KW, *P)
 
 
-class Convolution:
-    """The passes of one convolution, by Winograd's kernels or by the direct ones."""
+class Convolution(Passes):
+    """By these kernels, unless others are named."""
 
-    def __init__(self, g, device, name="winograd_rows"):
-        self.device, self.name, self.g = device, name, g
-        lengths = g["D"], g["H"], g["W"]
-        self.x_shape = (g["N"], *lengths, g["C"])
-        outputs = [n + 2 * p - K + 1 for n, K, p in zip(lengths, g["K"], g["P"])]
-        self.y_shape = (g["N"], *outputs, g["F"])
-        self.w_shape = (*g["K"], g["C"], g["F"])
-        self.integers = (*(1,) * 6, *g["P"], 1)
-        sizes = (*self.x_shape, *self.y_shape[1:], *g["K"], *(1,) * 7)
-        memory = nans(self.call("workspace", *sizes) + 64)
-        self.ws, self.behind = memory[:-64], memory[-64:]
+    room = "winograd_rows"
 
-    def call(self, name, *arguments):
-        return kernel(self.name, f"{self.name}_{name}", self.device)(*arguments)
-
-    def forward(self, x, w, b, relu=0):
-        y = nans(*self.y_shape, dtype=x.dtype)
-        self.call("prepare", w, 1, self.ws)
-        self.call("forward", y, x, w, b, *self.integers, relu, self.ws)
-        return y
-
-    def backward_input(self, dy, w, y=NO_RELU):
-        dx = nans(*self.x_shape, dtype=dy.dtype)
-        self.call("backward_input", dx, dy, y, w, *self.integers, self.ws)
-        return dx
-
-    def backward_weight(self, x, dy, bias=True, y=NO_RELU):
-        dw = nans(*self.w_shape, dtype=x.dtype)
-        db = nans(self.g["F"] if bias else 0, dtype=x.dtype)
-        self.call("backward_weight", dw, db, x, dy, y, *self.integers, self.ws)
-        return dw, db
-
-    def all(self, x, w, b, dy, y=NO_RELU, relu=0):
-        """y, dx, dw, db."""
-        return [
-            self.forward(x, w, b, relu),
-            self.backward_input(dy, w, y),
-            *self.backward_weight(x, dy, b.size > 0, y),
-        ]
-
-    def arrays(self, make, rng, bias=True, **kwargs):
-        """x, w, b, dy."""
-        sizes = self.x_shape, self.w_shape, (self.g["F"] if bias else 0,), self.y_shape
-        return [make(rng, *size, **kwargs) for size in sizes]
+    def geometry(self, g):
+        return g["K"], g["P"], (1, 1, 1)
 
 
 def absolute_matrices():

@@ -168,9 +168,9 @@ def _vectors(columns):
 
 
 @inner
-def _apart(KD, KW, C, F):
-    """The distance of the filters of two points."""
-    return panel_size(KD * KW * C, F) + APART
+def _apart(K, F):
+    """The distance of the filters of two points; `K` is KD KW C."""
+    return panel_size(K, F) + APART
 
 
 @inner
@@ -211,7 +211,7 @@ def _parts(tiles):
 @inner
 def _places(KD, KW, C, F):
     """Where the table of offsets, the bias and the scratch begin, behind the filters."""
-    table = SPAN * _apart(KD, KW, C, F)
+    table = SPAN * _apart(KD * KW * C, F)
     bias = table + 2 * KD * KD
     return table, bias, bias + _vectors(F)
 
@@ -237,7 +237,7 @@ def winograd_rows_workspace_cpu(
 def _filter_range(start, stop, worker, filters, w, scratch, KD, K, F):
     """Transform one panel of filters a work item: side by side in a panel for each tap first."""
     taps = scratch + 4 * worker * TAPS * KD * K * PANEL
-    distance = panel_size(KD * K, F) + APART
+    distance = _apart(KD * K, F)
     for p in range(start, stop):
         width = panel_width(F - p * PANEL)
         for tap in range(TAPS):
@@ -336,7 +336,7 @@ def _tiles_range(start, stop, worker, y, x, ws, sizes, kernel, pads, outputs, re
             for point in range(SPAN):
                 if far and point < min(ROWS, OH - h):
                     ask_to_write(place + 4 * point * OW * F, 4 * OW * F)
-                filters = point * _apart(KD, KW, C, F) + f * KD * K
+                filters = point * _apart(KD * K, F) + f * KD * K
                 gemm_block((
                     m + 4 * point * distance, width, OW, width, v + 4 * point * KD * line, C, 1,
                     address(ws, table + 2 * (d % KD) * KD), address(ws, filters), width, K * width,
@@ -372,8 +372,8 @@ def winograd_rows_forward_cpu(y, x, w, b, SD, SH, SW, LD, LH, LW, PD, PH, PW, G,
 
 def winograd_rows_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws):
     KD, _, KW, C, F = w.shape
-    behind = ws[SPAN * (panel_size(KD * KW * C, F) + APART) :]
-    conv_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, behind)
+    behind, _, _ = _places(KD, KW, C, F)
+    conv_backward_input_cpu(dx, dy, y, w, SD, SH, SW, LD, LH, LW, PD, PH, PW, G, ws[behind:])
 
 
 # --- backward, weight ------------------------------------------------------------------
