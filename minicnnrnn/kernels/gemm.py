@@ -414,22 +414,28 @@ def _tile_height(rows, height):
     return tiles, rows // tiles, rows % tiles
 
 
-@once(5)
-def pack_transposed(to, source, stride, K, M):
+@once(7)
+def pack_transposed(to, depth, first, source, stride, K, M):
     """Copy `K` rows of `M` columns to where ``gemm_block`` reads their transpose with `ak` zero.
 
     The `M` rows of the transpose are cut into the tiles of a full panel. A tile holds the elements
-    of each k one behind the other; the tile of row m begins at ``to + 4 * m * K``.
+    of each k one behind the other, `depth` of them, of which these are the ones from `first` on;
+    the tile of row m begins at ``to + 4 * m * depth``.
 
     Read where they are, those few elements are a cache line of their own for each k, and tiles
     wait for the L2 cache: an LSTM's weight gradients take 0.90 to 0.97 of the time with a copy.
     """
     tiles, low, high = _tile_height(M, WIDE_ROWS)
-    m = 0
-    for tile in range(tiles):
-        rows = low + (1 if tile < high else 0)
-        copy_pieces(to + 4 * m * K, source + 4 * m, 4 * stride, rows, K)
-        m += rows
+    lower = high * (low + 1)
+    for k in range(K):
+        row, n = source + 4 * k * stride, 4 * (first + k)
+        copy_pieces(
+            to + n * (low + 1), 4 * (low + 1) * depth, row, 4 * (low + 1), low + 1, high
+        )
+        copy_pieces(
+            to + 4 * lower * depth + n * low, 4 * low * depth, row + 4 * lower, 4 * low, low,
+            tiles - high,
+        )  # fmt: skip
 
 
 @once(15)
@@ -605,7 +611,7 @@ def _transposed_range(start, stop, worker, c, a, b, M, N, K, zero, scratch, bloc
         last, rows = min(count, first + stop - item), min(block, M - m)
         for k in range(0, K, DEPTH_BLOCK):
             depth = min(DEPTH_BLOCK, K - k)
-            pack_transposed((columns, a + 4 * (k * M + m), M, depth, rows))
+            pack_transposed((columns, depth, 0, a + 4 * (k * M + m), M, depth, rows))
             for n in range(first * PANEL, min(N, last * PANEL), PANEL):
                 width = min(PANEL, N - n)
                 pack_panel_at(panel, b + 4 * (k * N + n), N, 1, depth, width)

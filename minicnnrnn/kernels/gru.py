@@ -480,27 +480,27 @@ def gru_backward_weight_cpu(dw, du, db, x, h, dgates, keep, reset_after, backwar
     scratch = address(ws, _packed_places(C, U)[2])
     zero = address(ws, 0)
     bias = address(db, 0) if db.size else 0
-    state_bias = address(db, 3 * U) if db.size and reset_after else 0
     factors = address(keep, 0) if keep.size else 0
-    inputs, states, steps_ = address(x, 0), address(h, 0), address(dgates, 0)
-    recurrent_weight((
-        address(dw, 0), 3 * U, C, 0, 0, 0, bias, inputs, states, U, 0, steps_, G, 3 * U, 3 * U, 0,
-        N, T, backwards, scratch, zero,
-    ))  # fmt: skip
+    weights, inputs, states = address(dw, 0), address(x, 0), address(h, 0)
     if reset_after:  # the candidate's state has a gradient of its own, in the last columns
+        state_bias = bias + 4 * 3 * U if db.size else 0
         recurrent_weight((
-            0, 0, 0, address(du, 0), 3 * U, U, state_bias, inputs, states, U, factors, steps_, G,
-            3 * U, 2 * U, U, N, T, backwards, scratch, zero,
+            weights, C, address(du, 0), U, 3 * U, bias, state_bias, inputs, states, U, factors,
+            address(dgates, 0), G, 3 * U, 2 * U, U, N, T, backwards, scratch, zero,
         ))  # fmt: skip
-    else:  # the candidate saw the state after its reset, which the last columns hold
-        recurrent_weight((
-            0, 0, 0, address(du, 0), 3 * U, U, 0, inputs, states, U, factors, steps_, G, 2 * U,
-            2 * U, 0, N, T, backwards, scratch, zero,
-        ))  # fmt: skip
-        recurrent_weight((
-            0, 0, 0, address(du, 2 * U), 3 * U, U, 0, inputs, address(dgates, 3 * U), G, 0,
-            address(dgates, 2 * U), G, U, U, 0, N, T, backwards, scratch, zero,
-        ))  # fmt: skip
+        if db.size:
+            copy_run((state_bias, bias, 0, 2 * U))
+        return
+    recurrent_weight((
+        weights, C, address(du, 0), U, 3 * U, bias, 0, inputs, states, U, factors,
+        address(dgates, 0), G, 2 * U, 2 * U, 0, N, T, backwards, scratch, zero,
+    ))  # fmt: skip
+    # The candidate saw the state after its reset, which the last columns hold.
+    recurrent_weight((
+        weights + 8 * U, C, address(du, 2 * U), U, 3 * U, bias + 8 * U if db.size else 0, 0,
+        inputs, address(dgates, 3 * U), G, 0, address(dgates, 2 * U), G, U, U, 0, N, T, backwards,
+        scratch, zero,
+    ))  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------

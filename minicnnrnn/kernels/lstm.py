@@ -549,7 +549,7 @@ def lstm_backward_weight_cpu(dw, du, db, x, h, dgates, keep, backwards, ws):
     U, G = du.shape
     set_offset(ws, 0, 0, 0)
     recurrent_weight((
-        address(dw, 0), G, C, address(du, 0), G, U, address(db, 0) if db.size else 0,
+        address(dw, 0), C, address(du, 0), U, G, address(db, 0) if db.size else 0, 0,
         address(x, 0), address(h, 0), U, address(keep, 0) if keep.size else 0,
         address(dgates, 0), G, G, G, 0, N, T, backwards, address(ws, _scratch_place(C, U)),
         address(ws, 0),

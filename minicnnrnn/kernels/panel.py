@@ -181,15 +181,15 @@ if JIT:
         return types.void(arguments), codegen
 
     @intrinsic
-    def copy_pieces(typingctx, target, source, step, size, count):
-        """Copy `count` pieces of at most 16 floats, `step` bytes apart, to one behind the other.
+    def copy_pieces(typingctx, target, apart, source, step, size, count):
+        """Copy `count` pieces of at most 16 floats, `step` bytes apart, to others `apart` bytes.
 
         Two vectors that overlap in the middle, of 8 or 4, do what a loop over so few takes
         several times as long for.
         """
 
         def codegen(context, builder, signature, values):
-            target, source, step, size, count = values
+            target, apart, source, step, size, count = values
             width = builder.mul(size, INT(4))
 
             def copy(lanes: int) -> None:
@@ -201,7 +201,7 @@ if JIT:
                     read = [builder.load(at(of, part, kind), align=4) for part in (INT(0), last)]
                     for value, part in zip(read, (INT(0), last)):
                         builder.store(value, at(to, part, kind), align=4)
-                    return [builder.add(to, width), builder.add(of, step)]
+                    return [builder.add(to, apart), builder.add(of, step)]
 
                 repeat(builder, count, [target, source], piece)
 
@@ -221,7 +221,7 @@ if JIT:
             choose([8, 4, 2, 1])
             return context.get_dummy_value()
 
-        return types.void(target, source, step, size, count), codegen
+        return types.void(target, apart, source, step, size, count), codegen
 
     @intrinsic
     def _transpose(typingctx, arguments):
@@ -267,9 +267,11 @@ else:  # the plain Python twins
             for j in range(VECTOR_WIDTH):
                 floats(target)[j * width + i] = floats(source)[i * step + j]
 
-    def copy_pieces(target: int, source: int, step: int, size: int, count: int) -> None:
+    def copy_pieces(
+        target: int, apart: int, source: int, step: int, size: int, count: int
+    ) -> None:
         for i in range(count):
-            floats(target + 4 * i * size)[:size] = floats(source + i * step)[:size]
+            floats(target + i * apart)[:size] = floats(source + i * step)[:size]
 
     def floats(address: int) -> Any:
         """Memory from an address on, as an array without an end."""

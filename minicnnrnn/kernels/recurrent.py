@@ -285,69 +285,71 @@ def recurrent_add(to, ldt, of, ldf, rows, columns):
 
 
 @inner
-def _gather_rows(packed, rows, x, C, h, U, ldh, keep, first, depth, N, T, backwards):
+def _pack_rows(packed, row, x, C, h, U, ldh, keep, first, depth, N, T, backwards):
     """Rows of x and h from `first` on, which count samples inside steps, transposed."""
-    ldr = row_stride(C + U)
-    for k in range(depth):
+    k = 0
+    while k < depth:  # samples of one step
         step, n = (first + k) // N, (first + k) % N
-        time = T - 1 - step if backwards else step
-        copy_run((rows + 4 * k * ldr, x + 4 * (n * T + time) * C, 0, C))
-        copy_run((rows + 4 * (k * ldr + C), h + 4 * (first + k) * ldh, 0, U))
-        if keep:
-            to, factors = floats(rows + 4 * (k * ldr + C)), floats(keep + 4 * n * U)
-            for i in range(U):
-                to[i] *= factors[i]
-    if C:
-        pack_transposed((packed, rows, ldr, depth, C))
-    if U:
-        pack_transposed((packed + 4 * C * depth, rows + 4 * C, ldr, depth, U))
+        time, count = T - 1 - step if backwards else step, min(depth - k, N - n)
+        pack_transposed((packed, depth, k, x + 4 * (n * T + time) * C, T * C, count, C))
+        k += count
+    states = packed + 4 * C * depth
+    if not keep:
+        pack_transposed((states, depth, 0, h + 4 * first * ldh, ldh, depth, U))
+    for k in range(depth if keep else 0):
+        factors = keep + 4 * ((first + k) % N) * U
+        copy_run((row, h + 4 * (first + k) * ldh, 0, U))
+        recurrent_scale((row, U, factors, 1, U))
+        pack_transposed((states, depth, k, row, U, 1, U))
+
+
+@inner
+def _move_columns(panel, source, ldg, depth, width, sums, begins):
+    """Move rows of a few columns into a panel, and add them up, unless `sums` is zero."""
+    if sums and begins:
+        copy_run((sums, 0, 0, width))
+    move_rows((panel, source, 0, 4 * ldg, depth, width, sums))
 
 
 @inner
 def _weight_worker(C, U):
-    return DEPTH_BLOCK * (C + U + PANEL + row_stride(C + U))
+    return DEPTH_BLOCK * (C + U + PANEL) + U
 
 
 @inner
 def _weight_range(
-    start, stop, worker, dw, ldw, C, du, ldu, U, db, x, h, ldh, keep, dgates, ldg, columns, jump,
-    skip, N, T, backwards, scratch, zero,
+    start, stop, worker, dw, C, du, U, ldw, db, state_db, x, h, ldh, keep, dgates, ldg, columns,
+    jump, skip, N, T, backwards, scratch, zero,
 ):  # fmt: skip
     packed = scratch + 4 * worker * _weight_worker(C, U)
     panel = packed + 4 * DEPTH_BLOCK * (C + U)
-    rows = panel + 4 * DEPTH_BLOCK * PANEL
+    row = panel + 4 * DEPTH_BLOCK * PANEL
     for first in range(0, N * T, DEPTH_BLOCK):
-        depth = min(DEPTH_BLOCK, N * T - first)
-        _gather_rows(packed, rows, x, C, h, U, ldh, keep, first, depth, N, T, backwards)
-        flags = ACCUMULATE if first else OVERWRITE
+        depth, begins = min(DEPTH_BLOCK, N * T - first), first == 0
+        _pack_rows(packed, row, x, C, h, U, ldh, keep, first, depth, N, T, backwards)
+        flags = OVERWRITE if begins else ACCUMULATE
         for p in range(start, stop):
-            if p < panels(jump):
-                j, behind, end = p * PANEL, 0, jump
-            else:
-                j, behind, end = jump + (p - panels(jump)) * PANEL, skip, columns
-            width = min(PANEL, end - j)
-            ldb = panel_width(width)
-            source = dgates + 4 * (first * ldg + j + behind)
-            if db and first == 0:
-                total = floats(db + 4 * j)
-                for i in range(width):
-                    total[i] = 0
-            move_rows((panel, source, 0, 4 * ldg, depth, width, db + 4 * j if db else 0))
-            if C:
-                gemm_block((
-                    dw + 4 * j, ldw, C, width, packed, depth, 0, zero, panel, ldb, 0, depth, 1, 0,
-                    flags,
-                ))  # fmt: skip
-            if U:
-                gemm_block((
-                    du + 4 * j, ldu, U, width, packed + 4 * C * depth, depth, 0, zero, panel, ldb,
-                    0, depth, 1, 0, flags,
-                ))  # fmt: skip
+            apart = p >= panels(jump)
+            j = jump + (p - panels(jump)) * PANEL if apart else p * PANEL
+            width = min(PANEL, (columns if apart else jump) - j)
+            ldb, source = panel_width(width), dgates + 4 * (first * ldg + j)
+            _move_columns(panel, source, ldg, depth, width, db + 4 * j if db else 0, begins)
+            gemm_block((
+                dw + 4 * j, ldw, C, width, packed, depth, 0, zero, panel, ldb, 0, depth, 1, 0,
+                flags,
+            ))  # fmt: skip
+            if apart:
+                sums = state_db + 4 * j if state_db else 0
+                _move_columns(panel, source + 4 * skip, ldg, depth, width, sums, begins)
+            gemm_block((
+                du + 4 * j, ldw, U, width, packed + 4 * C * depth, depth, 0, zero, panel, ldb, 0,
+                depth, 1, 0, flags,
+            ))  # fmt: skip
 
 
 @once(21)
 def recurrent_weight(
-    dw, ldw, C, du, ldu, U, db, x, h, ldh, keep, dgates, ldg, columns, jump, skip, N, T,
+    dw, C, du, U, ldw, db, state_db, x, h, ldh, keep, dgates, ldg, columns, jump, skip, N, T,
     backwards, scratch, zero,
 ):  # fmt: skip
     """Gradients of the weights that some columns of the gates see; all pointers are addresses.
@@ -355,14 +357,15 @@ def recurrent_weight(
     .. math:: dw = \\sum_s x_{t(s)}^T dgates_s, \\quad du = \\sum_s h_s^T dgates_s, \\quad
               db = \\sum_s \\sum_n dgates_{sn}
 
-    `C` zero leaves out `dw`, `U` zero `du`, `db` zero `db`; `keep` is zero or factors of h. From
-    column `jump` on, the gates are read `skip` columns further on. Parallel over panels of
-    columns. The sum over steps and samples is cut into blocks, whose rows of x and h are packed
-    together and stay in the cache while all panels pass.
+    `db` zero leaves out `db`; `keep` is zero or factors of h. From column `jump` on, the states
+    have gradients of their own: `du` sees the gates `skip` columns further on, whose sums go to
+    `state_db` unless it is zero. Parallel over panels of columns. The sum over steps and samples
+    is cut into blocks, whose rows of x and h are packed together and stay in the cache while all
+    panels pass.
     """
     work = (C + U) * PANEL * N * T
     arguments = (
-        dw, ldw, C, du, ldu, U, db, x, h, ldh, keep, dgates, ldg, columns, jump, skip, N, T,
+        dw, C, du, U, ldw, db, state_db, x, h, ldh, keep, dgates, ldg, columns, jump, skip, N, T,
         backwards, scratch, zero,
     )  # fmt: skip
     count = panels(jump) + panels(columns - jump)

@@ -345,7 +345,7 @@ def simple_rnn_backward_weight_cpu(dw, du, db, x, h, dgates, keep, backwards, ws
     U = du.shape[0]
     scratch = address(ws, _scratch_place(C, U))
     recurrent_weight((
-        address(dw, 0), U, C, address(du, 0), U, U, address(db, 0) if db.size else 0,
+        address(dw, 0), C, address(du, 0), U, U, address(db, 0) if db.size else 0, 0,
         address(x, 0), address(h, 0), U, address(keep, 0) if keep.size else 0,
         address(dgates, 0), U, U, U, 0, N, T, backwards, scratch, address(ws, 0),
     ))  # fmt: skip
