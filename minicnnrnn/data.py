@@ -356,7 +356,7 @@ def is_stream(data: Any) -> bool:
     """
     if isinstance(data, list | tuple):
         return bool(data) and all(isinstance(item, tuple) and has_arrays(item) for item in data)
-    if isinstance(data, str | bytes | Mapping | range) or is_array(data):
+    if is_array(data) or isinstance(data, str | bytes | Mapping | range):
         return False
     return isinstance(data, Iterable) or hasattr(data, "__getitem__")
 

@@ -1,5 +1,6 @@
 """Evaluation: compile, evaluate, predict - what needs forward alone."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,10 +32,11 @@ class Evaluation(Replaying, Saved, Chain):
     _targets: Targets | None = None
     _totals: Any = None  # what loss and metrics have added up so far, each an array on the device
     _samples = 0
+    _settled: Any = None  # the last kind of batch that ``_ready`` has seen on its own
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: all but the targets of a batch, and recorded steps."""
-        return super().__getstate__() | {"_targets": None, "_recorded": None}
+        return super().__getstate__() | {"_targets": None, "_recorded": None, "_settled": None}
 
     # --- compiling -----------------------------------------------------------------
 
@@ -329,9 +331,10 @@ class Evaluation(Replaying, Saved, Chain):
         """Loss and metrics so far in this epoch or evaluation; a metric of several is an array."""
         assert self._resolved is not None
         loss, *totals = (np.asarray(total) for total in self._totals)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            results = [float(loss[0] / self._samples)]
-            results += [m.result(t) for (m, _), t in zip(self._resolved, totals, strict=True)]
+        results = [float(loss[0]) / self._samples if self._samples else math.nan]
+        if totals:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                results += [m.result(t) for (m, _), t in zip(self._resolved, totals, strict=True)]
         return dict(zip(self.metrics_names, results, strict=True))
 
     def _measure(

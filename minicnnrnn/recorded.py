@@ -90,6 +90,21 @@ def change(operation: Callable[[Any, Any], Any], array: Any, value: Any) -> None
         operation(array, value)
 
 
+def count_up(array: Any, index: int) -> None:
+    """Add one to an element of a vector of integers, as a part of a step.
+
+    By NumPy's operator that takes five times as long, in the midst of a step for all to wait.
+    """
+    if isinstance(array, np.ndarray):
+        perform(_count_up, array, index)
+    else:
+        array[index : index + 1] += 1
+
+
+def _count_up(array: Any, index: int) -> None:
+    array[index] = int(array[index]) + 1
+
+
 class Launches:
     """A recording: what to do, with its arguments as they were.
 

@@ -1,17 +1,16 @@
 """Training: fit - the loop around forward, backward and update."""
 
 import functools
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minicnnrnn import callbacks as callbacks_module
-from minicnnrnn import data
+from minicnnrnn import changes, data
 from minicnnrnn.ahead import compile_beside
 from minicnnrnn.callbacks import Callback, CallbackList, EpochLines, History, ProgressBar
 from minicnnrnn.evaluation import Evaluation, check_integer, numbers, verbosity
 from minicnnrnn.optimizers import Optimizer
-from minicnnrnn.recorded import RecordedSteps, change
+from minicnnrnn.recorded import RecordedSteps, count_up
 from minicnnrnn.resident import ResidentBatch
 
 
@@ -123,7 +122,7 @@ class Training(Evaluation):
         parameters.regularize(weights)
         (step or self.optimizer.step)(parameters, weights)
         parameters.constrain(weights)
-        change(operator.iadd, self.context.random_state[1:], 1)
+        count_up(self.context.random_state, 1)
         self.context.updates += 1
 
     def restore_weights(self, weights: Sequence[Any]) -> None:
@@ -301,9 +300,13 @@ class Training(Evaluation):
     ) -> Any:
         with self.model_context().lock, self.all_or_nothing():
             source = data.source(x, y, w, 2**31 - 1, class_weight)
-            self._ready(source, training, 0)
+            batch = source.peek()
+            kind = training, batch.x.shape, None if batch.y is None else batch.y.shape
+            if self._settled != (changes.latest(), kind):
+                self._ready(source, training, 0)
+                self._settled = changes.latest(), kind
             self._reset_totals()
-            (self._train_step if training else self._test_step)(source.peek())
+            (self._train_step if training else self._test_step)(batch)
             return numbers(self.read_logs(), return_dict)
 
 

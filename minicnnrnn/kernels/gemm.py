@@ -429,9 +429,7 @@ def pack_transposed(to, depth, first, source, stride, K, M):
     lower = high * (low + 1)
     for k in range(K):
         row, n = source + 4 * k * stride, 4 * (first + k)
-        copy_pieces(
-            to + n * (low + 1), 4 * (low + 1) * depth, row, 4 * (low + 1), low + 1, high
-        )
+        copy_pieces(to + n * (low + 1), 4 * (low + 1) * depth, row, 4 * (low + 1), low + 1, high)
         copy_pieces(
             to + 4 * lower * depth + n * low, 4 * low * depth, row + 4 * lower, 4 * low, low,
             tiles - high,

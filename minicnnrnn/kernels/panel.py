@@ -267,9 +267,7 @@ else:  # the plain Python twins
             for j in range(VECTOR_WIDTH):
                 floats(target)[j * width + i] = floats(source)[i * step + j]
 
-    def copy_pieces(
-        target: int, apart: int, source: int, step: int, size: int, count: int
-    ) -> None:
+    def copy_pieces(target: int, apart: int, source: int, step: int, size: int, count: int) -> None:
         for i in range(count):
             floats(target + i * apart)[:size] = floats(source + i * step)[:size]
 
