@@ -16,6 +16,7 @@ from minicnnrnn.rooms import ROOMS
 
 DEVICES = ("cpu", "cuda", "numpy")
 PRECISIONS = ("float32", "tf32")
+LARGE = 1 << 15  # floats of a batch that take longer to copy than kernels to be shown to it
 _ROOM_OF = {launcher: room for room, launchers in ROOMS.items() for launcher in launchers}
 
 
@@ -100,15 +101,28 @@ class Device:
         That is, if both are of float32, in the order of memory, and all numbers finite. Checked on
         the way, a batch of 1.5 MB takes a third of the time.
         """
+        return self._alike(array, rows) and bool(self._batches.copy_finite(array, rows))
+
+    def reads_in_place(self, array: Any, rows: Any) -> bool:
+        """Whether kernels may read a batch where it lies, in place of a copy in an array of ours.
+
+        That is, if it is large, lies in memory as the copy would, and all numbers are finite. An
+        average pooling of a batch of 8 MB takes 0.65 of the time.
+        """
+        if rows.size < LARGE or not rows.flags.writeable or not self._alike(array, rows):
+            return False
+        return bool(self._batches.all_finite(rows))
+
+    def _alike(self, array: Any, rows: Any) -> bool:
+        """Whether both are of float32, in the order of memory, and of one shape."""
         if self.name != "cpu" or (array.dtype, rows.dtype) != (np.float32, np.float32):
             return False
-        if array.shape != rows.shape or not rows.flags.c_contiguous or not rows.flags.aligned:
-            return False
-        return bool(self._copy_finite(array, rows))
+        flags = rows.flags
+        return bool(array.shape == rows.shape and flags.c_contiguous and flags.aligned)
 
     @cached_property
-    def _copy_finite(self) -> Any:
-        return importlib.import_module("minicnnrnn.kernels.gather").copy_finite
+    def _batches(self) -> Any:
+        return importlib.import_module("minicnnrnn.kernels.gather")
 
     def upload(self, array: Any) -> Any:
         """A NumPy array as kernels of this device want it: itself, or a copy."""

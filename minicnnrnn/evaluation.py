@@ -215,8 +215,9 @@ class Evaluation(Replaying, Saved, Chain):
         self.output_shape_of(shape)
         x = self.buffer(f"{self.input_dtype} input", *shape, dtype=self.input_dtype)
         rows = batch.x.reshape(shape)
-        if self.device.copy_finite(x, rows):
-            self.check_batch(x)
+        self._lent = (x, rows) if self.device.reads_in_place(x, rows) else ()
+        if self._lent or self.device.copy_finite(x, rows):
+            self.check_batch(rows)
         else:
             with self.device.writing(x) as host:
                 copy_batch(host, rows, batch.positions)

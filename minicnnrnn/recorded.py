@@ -119,15 +119,36 @@ class Launches:
     def __init__(self) -> None:
         self.spoilt, self.result = False, None
         self._performed: list[tuple[Any, tuple[Any, ...]]] = []
+        self._seats: list[Any] | None = None  # where arguments show the batch
 
     def perform(self, work: Callable[..., Any], *arguments: Any) -> None:
         """Note something to do."""
         self._performed.append((work, arguments))
 
-    def replay(self) -> None:
-        """Do all of it."""
-        for work, arguments in self._performed:
+    def replay(self, own: Any = None, rows: Any = None) -> None:
+        """Do all of it; if rows are lent, on these, in place of the batch's array of the model."""
+        for work, arguments in self._performed if own is None else self._with(own, rows):
             work(*arguments)
+
+    def _with(self, own: Any, rows: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+        """What to do, with `rows` wherever `own` would be read."""
+        if isinstance(self.result, np.ndarray) and np.may_share_memory(self.result, own):
+            np.copyto(own, rows)  # a model that does nothing but reshape
+            return self._performed
+        if self._seats is None:
+            begin = own.ctypes.data
+            self._seats = [
+                (i, j, array.shape, array.ctypes.data - begin, array.strides)
+                for i, (_, arguments) in enumerate(self._performed)
+                for j, array in enumerate(arguments)
+                if isinstance(array, np.ndarray) and np.may_share_memory(array, own)
+            ]
+        performed = list(self._performed)
+        for i, j, shape, offset, strides in self._seats:
+            work, arguments = performed[i]
+            view = np.ndarray(shape, rows.dtype, rows, offset, strides)
+            performed[i] = work, (*arguments[:j], view, *arguments[j + 1 :])
+        return performed
 
 
 class NotingLaunchers:
@@ -269,6 +290,17 @@ class Replaying:
     _targets: Any = None
     _resolved: Any = None
     _recorded: Any = None  # steps of passes forward, steps of training
+    _lent: tuple[Any, ...] = ()  # the model's array for a batch, and where the batch lies as yet
+
+    def _take_lent(self) -> tuple[Any, ...]:
+        """What ``replay`` is to read in place of the model's own array, if anything."""
+        lent, self._lent = self._lent, ()
+        return lent
+
+    def _copy_lent(self) -> None:
+        """Copy a batch that lies elsewhere as yet: some Python is to see it."""
+        if self._lent:
+            np.copyto(*self._take_lent())
 
     def _recordings(self, training: bool) -> RecordedSteps | None:
         """What is known of this model's steps, unless it is to compute eagerly."""
@@ -297,11 +329,13 @@ class Replaying:
         """Go forward as `work` does, or replay it; what it returns."""
         steps = self._recordings(training=False)
         found: Any = False if steps is None else steps.find(kind)
+        if found is False or found is None or found is ...:
+            self._copy_lent()
         if steps is not None and found is ...:
             return steps.run_first(kind, work)
         if steps is not None and found is None:
             found = steps.record(kind, work, self._parts())
         if found is False:
             return work()
-        found.replay()
+        found.replay(*self._take_lent())
         return found.result

@@ -37,6 +37,7 @@ class Training(Evaluation):
         if steps is not None and recording is not False and recording is not ...:
             self._replay(recording, steps, kind, batch, loaded)
         else:
+            self._copy_lent()
             step = functools.partial(self._compute, batch, loaded, self.update)
             compile_beside(self.device, step)
             step() if steps is None or recording is False else steps.run_first(kind, step)
@@ -50,10 +51,11 @@ class Training(Evaluation):
         assert self.optimizer is not None
         self.optimizer.begin(self.context.parameters)
         if recording is not None:
-            recording.replay()
+            recording.replay(*self._take_lent())
             self.context.updates += 1
             self.optimizer.count(self.context.parameters)
             return
+        self._copy_lent()
         recording = self._record(steps, kind, lambda: self._compute(batch, loaded, self._step))
         if recording is False:
             self._compute(batch, loaded, self.update)
