@@ -48,7 +48,7 @@ from minicnnrnn.kernels.compiler import (
 
 __all__ = [
     "CACHE_DIRECTORY", "INT", "JIT", "MAX_WORKERS", "REASSOCIATE", "SIMD", "SIMD_WIDTHS",
-    "VECTOR_WIDTH", "compilation_listeners", "cpu", "inner", "once", "split",
+    "VECTOR_WIDTH", "compilation_listeners", "cpu", "inner", "once", "split", "thread_count",
 ]  # fmt: skip
 
 VECTOR_WIDTH = SIMD_WIDTHS[SIMD]
@@ -233,8 +233,9 @@ def _start_threads() -> None:
 if JIT:
 
     @intrinsic
-    def _thread_count(typingctx):
-        # numba.get_num_threads() would embed an address and so could not be cached.
+    def thread_count(typingctx):
+        """How many threads there are; ``numba.get_num_threads`` would embed an address."""
+
         def codegen(context, builder, signature, values):
             kind = ir.FunctionType(INT, [])
             return builder.call(
@@ -324,7 +325,7 @@ if JIT:
     @once(4, guard=_one_at_a_time)
     def fork(function, data, items, grain):
         """Cut `items` into one range a thread, none smaller than `grain`."""
-        threads = _thread_count()
+        threads = thread_count()
         workers = max(1, min(threads, items // grain))
         _run_team(function, data, items, workers, threads)
 
@@ -437,3 +438,7 @@ else:
     def split(body: Any, items: int, grain: int, arguments: tuple[Any, ...]) -> None:
         """Run a body over its whole range: the plain Python twin."""
         body(0, items, 0, *arguments)
+
+    def thread_count() -> int:
+        """How many threads there are."""
+        return 1
