@@ -632,7 +632,7 @@ def gemm_transposed(c, a, b, M, N, K, scratch):
     integers(zero)[0] = 0
     blocks, threads = (M + ROW_BLOCK - 1) // ROW_BLOCK, thread_count()
     even = (blocks + threads - 1) // threads * threads  # else two threads pack the same columns
-    blocks = even if M >= even * LOW_BLOCK else blocks
+    blocks = even if even * LOW_BLOCK <= M else blocks
     block = (M + blocks - 1) // blocks
     items = (M + block - 1) // block * panels(N)
     work = min(M, block) * PANEL * K
