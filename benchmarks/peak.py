@@ -6,8 +6,9 @@ import numpy as np
 from turns import THREADS
 
 from minicnnrnn.device import get_device
-from minicnnrnn.kernels.gemm import OVERWRITE, WIDE_ROWS, block
+from minicnnrnn.kernels.gemm import block
 from minicnnrnn.kernels.jit import cpu, inner, split
+from minicnnrnn.kernels.microkernel import OVERWRITE, WIDE_ROWS
 from minicnnrnn.kernels.panel import PANEL
 
 M, K, REPEATS = 4 * WIDE_ROWS, 128, 2000

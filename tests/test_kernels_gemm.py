@@ -84,6 +84,41 @@ def test_a_block_is_its_definition(M, columns, K, R, accumulate, bias, relu, see
     np.testing.assert_array_equal(c, expected)  # the columns behind `columns` are untouched
 
 
+WIDTH = panel.VECTOR_WIDTH
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from([1, 3, WIDTH, 2 * WIDTH, 4 * WIDTH + 5]),
+    st.sampled_from([1, 2, 7, WIDTH, 2 * WIDTH, 2 * WIDTH + 1]),
+    st.booleans(), st.integers(0, 3), st.sampled_from([0, 1]), st.booleans(), st.booleans(), seeds,
+)  # fmt: skip
+@example(4 * WIDTH + 5, WIDTH, False, 1, 0, True, True, 0)
+@example(4 * WIDTH + 5, 2 * WIDTH, False, 1, 0, True, True, 0)
+@example(2 * WIDTH, 7, True, 1, 1, False, True, 0)
+def test_columns_of_one_vector(M, K, columns, apart, accumulate, bias, relu, seed):
+    """Short B, and A column by column, have tiles of their own; each sum is still one chain."""
+    rng = np.random.default_rng(seed)
+    am, ak = (1, M + apart) if columns else (K + apart, 1)
+    a, b, beta = (
+        rng.standard_normal(n).astype(np.float32) for n in (3 + M * am + K * ak, (K, WIDTH), WIDTH)
+    )
+    c = rng.standard_normal((M, WIDTH + 1)).astype(np.float32) if accumulate else nans(M, WIDTH + 1)
+    tall, add_bias, ws = c.copy(), bias and not accumulate, nans(2)
+    flags = int(gemm.ACCUMULATE * accumulate + gemm.ADD_BIAS * add_bias + gemm.RELU * relu)
+    rows = a[3 + np.arange(M)[:, None] * am + np.arange(K) * ak].copy()
+    set_offsets(ws, np.array([3]))
+    block(c, WIDTH + 1, M, WIDTH, a, am, ak, ws, b, WIDTH, 0, K, 1, beta, flags)
+    whole = rows.astype(np.float64) @ b + (tall[:, :WIDTH] if accumulate else beta * add_bias)
+    expected = np.maximum(whole, 0) if relu else whole
+    np.testing.assert_allclose(c[:, :WIDTH], expected, rtol=1e-5, atol=1e-5)
+    if JIT:  # the bits of elements that lie far apart
+        spread = np.repeat(np.repeat(rows, 2, 0), 2, 1).reshape(-1)
+        set_offsets(ws, np.zeros(1, np.int64))
+        block(tall, WIDTH + 1, M, WIDTH, spread, 4 * K, 2, ws, b, WIDTH, 0, K, 1, beta, flags)
+        np.testing.assert_array_equal(c, tall)
+
+
 @given(st.integers(1, 120), st.integers(1, 80), st.integers(1, 60), seeds, st.booleans())
 @example(1, 1, 1, 0, True)
 @example(1, 40, 9 * panel.PANEL + 3, 2, True)  # a single row of several panels at a time

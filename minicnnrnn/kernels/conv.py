@@ -6,10 +6,6 @@ from minicnnrnn.kernels import dense
 from minicnnrnn.kernels.band import BAND_ROWS, ZERO, add_parts, band_rows, copy_band, pack_gradient
 from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.gemm import (
-    ACCUMULATE,
-    ADD_BIAS,
-    OVERWRITE,
-    RELU,
     block,
     product,
     product_transposed,
@@ -19,6 +15,7 @@ from minicnnrnn.kernels.gemm import (
 )
 from minicnnrnn.kernels.gpu import gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.microkernel import ACCUMULATE, ADD_BIAS, OVERWRITE, RELU
 from minicnnrnn.kernels.panel import (
     PANEL,
     fill,

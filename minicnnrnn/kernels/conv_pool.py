@@ -25,16 +25,16 @@ from minicnnrnn.kernels.conv import (
     set_taps,
     sum_weights,
 )
-from minicnnrnn.kernels.gemm import (
+from minicnnrnn.kernels.gemm import copy_columns
+from minicnnrnn.kernels.jit import INT, JIT, MAX_WORKERS, VECTOR_WIDTH, cpu, inner, once, split
+from minicnnrnn.kernels.microkernel import (
     ADD_BIAS,
     OVERWRITE,
     RELU,
     TILE_FLOATS,
     TileEmitter,
-    copy_columns,
     stack_floats,
 )
-from minicnnrnn.kernels.jit import INT, JIT, MAX_WORKERS, VECTOR_WIDTH, cpu, inner, once, split
 from minicnnrnn.kernels.panel import (
     PANEL,
     VECTOR,

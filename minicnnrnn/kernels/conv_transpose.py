@@ -21,8 +21,9 @@ from minicnnrnn.kernels.conv import (
     gather_input,
 )
 from minicnnrnn.kernels.dense import dense_backward_weight_cuda, dense_workspace_cuda
-from minicnnrnn.kernels.gemm import ADD_BIAS, OVERWRITE, RELU, sum_rows
+from minicnnrnn.kernels.gemm import sum_rows
 from minicnnrnn.kernels.jit import cpu
+from minicnnrnn.kernels.microkernel import ADD_BIAS, OVERWRITE, RELU
 from minicnnrnn.kernels.window import gather_product
 
 # ---------------------------------------------------------------------------------------

@@ -4,9 +4,6 @@ import numpy as np
 
 from minicnnrnn.kernels.codes import PARTS
 from minicnnrnn.kernels.gemm import (
-    ADD_BIAS,
-    OVERWRITE,
-    RELU,
     product,
     product_transposed,
     product_transposed_workspace,
@@ -14,6 +11,7 @@ from minicnnrnn.kernels.gemm import (
 )
 from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch
 from minicnnrnn.kernels.jit import cpu
+from minicnnrnn.kernels.microkernel import ADD_BIAS, OVERWRITE, RELU
 from minicnnrnn.kernels.panel import pack, panel_size
 from minicnnrnn.kernels.product import (
     launch_product,

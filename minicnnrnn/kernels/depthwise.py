@@ -11,14 +11,7 @@ from numba.extending import intrinsic
 from minicnnrnn.kernels import dense
 from minicnnrnn.kernels.band import ZERO, add_parts
 from minicnnrnn.kernels.codes import PARTS
-from minicnnrnn.kernels.gemm import (
-    ACCUMULATE,
-    ADD_BIAS,
-    OVERWRITE,
-    RELU,
-    TileEmitter,
-    set_offset,
-)
+from minicnnrnn.kernels.gemm import set_offset
 from minicnnrnn.kernels.gpu import SIMULATED, THREADS, cuda, divided, divisor, gpu, launch, over
 from minicnnrnn.kernels.jit import (
     INT,
@@ -31,6 +24,7 @@ from minicnnrnn.kernels.jit import (
     once,
     split,
 )
+from minicnnrnn.kernels.microkernel import ACCUMULATE, ADD_BIAS, OVERWRITE, RELU, TileEmitter
 from minicnnrnn.kernels.panel import (
     PANEL,
     VECTOR,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from minicnnrnn.kernels.codes import SIGMOID, TANH
-from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, FAR_C, OVERWRITE, set_offset
+from minicnnrnn.kernels.gemm import set_offset
 from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
 from minicnnrnn.kernels.gru_cell import (
     cell_backward,
@@ -14,6 +14,7 @@ from minicnnrnn.kernels.gru_cell import (
     through_reset,
 )
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.microkernel import ACCUMULATE, ADD_BIAS, FAR_C, OVERWRITE
 from minicnnrnn.kernels.on_chip import (
     KEPT,
     MOST,

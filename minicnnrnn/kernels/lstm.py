@@ -5,9 +5,10 @@ import numpy as np
 from minicnnrnn.kernels.activation import differentiate
 from minicnnrnn.kernels.codes import FROM_OUTPUT, SIGMOID, TANH
 from minicnnrnn.kernels.formula import elementwise, gate, tanh
-from minicnnrnn.kernels.gemm import ACCUMULATE, ADD_BIAS, FAR_C, OVERWRITE, set_offset
+from minicnnrnn.kernels.gemm import set_offset
 from minicnnrnn.kernels.gpu import bounded, cuda, dynamic, gpu
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
+from minicnnrnn.kernels.microkernel import ACCUMULATE, ADD_BIAS, FAR_C, OVERWRITE
 from minicnnrnn.kernels.on_chip import (
     KEPT,
     MOST,

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 
-from minicnnrnn.kernels.gemm import stack_floats
 from minicnnrnn.kernels.gpu import (
     BLOCKS,
     SIMULATED,
@@ -16,6 +15,7 @@ from minicnnrnn.kernels.gpu import (
     launch,
 )
 from minicnnrnn.kernels.jit import cpu, inner, split
+from minicnnrnn.kernels.microkernel import stack_floats
 from minicnnrnn.kernels.panel import address, integers
 from minicnnrnn.kernels.pool_runs import PLACES, collect_run, largest_of_run
 from minicnnrnn.kernels.reduce import lane_sum, lanes_of, own_column

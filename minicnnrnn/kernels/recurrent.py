@@ -39,16 +39,10 @@ from minicnnrnn.kernels.codes import (
 )
 from minicnnrnn.kernels.dense import ADDED, store_part, store_part_vector, sum_of_parts
 from minicnnrnn.kernels.formula import elementwise, gate, tanh
-from minicnnrnn.kernels.gemm import (
-    ACCUMULATE,
-    DEPTH_BLOCK,
-    OVERWRITE,
-    gemm_block,
-    gemm_panels,
-    pack_transposed,
-)
+from minicnnrnn.kernels.gemm import DEPTH_BLOCK, gemm_block, gemm_panels, pack_transposed
 from minicnnrnn.kernels.gpu import THREADS, cuda, gpu, launch, over
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, once, split
+from minicnnrnn.kernels.microkernel import ACCUMULATE, OVERWRITE
 from minicnnrnn.kernels.panel import (
     PANEL,
     address,

@@ -23,8 +23,9 @@ from minicnnrnn.kernels.conv import (
     conv_prepare_cuda,
     conv_workspace_cuda,
 )
-from minicnnrnn.kernels.gemm import ACCUMULATE, OVERWRITE, WIDE_ROWS, gemm_block
+from minicnnrnn.kernels.gemm import gemm_block
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.microkernel import ACCUMULATE, OVERWRITE, WIDE_ROWS
 from minicnnrnn.kernels.panel import (
     PANEL,
     address,

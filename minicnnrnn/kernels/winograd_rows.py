@@ -25,8 +25,9 @@ from minicnnrnn.kernels.conv import (
     conv_workspace_cpu,
     conv_workspace_cuda,
 )
-from minicnnrnn.kernels.gemm import ACCUMULATE, CACHED, OVERWRITE, gemm_block, set_offset
+from minicnnrnn.kernels.gemm import CACHED, gemm_block, set_offset
 from minicnnrnn.kernels.jit import MAX_WORKERS, VECTOR_WIDTH, cpu, inner, split
+from minicnnrnn.kernels.microkernel import ACCUMULATE, OVERWRITE
 from minicnnrnn.kernels.panel import (
     PANEL,
     address,

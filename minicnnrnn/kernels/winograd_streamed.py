@@ -8,8 +8,9 @@ next block. With eight images of 4 x 4 a train step through 512 to 512 filters t
 time, with 8 x 8 pixels 0.6. From some 100 tiles on, filters that are transformed once are faster.
 """
 
-from minicnnrnn.kernels.gemm import ACCUMULATE, FAR, OVERWRITE, gemm_block
+from minicnnrnn.kernels.gemm import gemm_block
 from minicnnrnn.kernels.jit import MAX_WORKERS, cpu, inner, split
+from minicnnrnn.kernels.microkernel import ACCUMULATE, FAR, OVERWRITE
 from minicnnrnn.kernels.panel import PANEL, address, grain, integers, pack_panel_at
 from minicnnrnn.kernels.tiles import V, copy_run, read_tiles, write_tiles
 from minicnnrnn.kernels.transform import transform_filter, transform_weight
