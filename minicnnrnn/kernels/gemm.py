@@ -25,7 +25,6 @@ from minicnnrnn.kernels.microkernel import (
     FAR_C,
     HELD,
     HELD_ROWS,
-    HOLDS,
     NARROW_ROWS,
     OVERWRITE,
     RELU,
@@ -115,8 +114,7 @@ def gemm_block(c, ldc, M, columns, a, am, ak, ao, b, ldb, br, K, R, bias, flags)
     `ak` zero A is what ``pack_transposed`` has made, and `am` its `K`.
     """
     if (
-        HOLDS
-        and columns == VECTOR_WIDTH
+        columns == VECTOR_WIDTH
         and R == 1
         and _narrow_block(c, ldc, M, a + 4 * integers(ao)[0], am, ak, b, ldb, K, bias, flags)
     ):

@@ -33,10 +33,9 @@ AHEAD = 1024  # bytes of B that are asked for before they are wanted
 
 TILE_FLOATS = PANEL * (max(WIDE_ROWS, NARROW_ROWS) + 1)  # and a row for the bias
 
-# Rows of B that registers can hold, which is as many as columns have in their tile; and the rows
-# that go by. With 16 registers, products of 8 x 8 would take 1.1 times as long.
-HOLDS = SIMD == "avx512"
-HELD, HELD_ROWS = VECTOR_WIDTH, 8
+# Rows of B that registers hold, or of a tile whose elements of A lie side by side; and rows of A
+# that go by at a time.
+HELD, HELD_ROWS = VECTOR_WIDTH, 8 if SIMD == "avx512" else 6
 
 
 class TileEmitter:
