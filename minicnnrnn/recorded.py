@@ -98,7 +98,8 @@ def count_up(array: Any, index: int) -> None:
     if isinstance(array, np.ndarray):
         perform(_count_up, array, index)
     else:
-        array[index : index + 1] += 1
+        element = array[index : index + 1]
+        element += 1  # of a slice it would be written twice
 
 
 def _count_up(array: Any, index: int) -> None:
@@ -337,5 +338,5 @@ class Replaying:
             found = steps.record(kind, work, self._parts())
         if found is False:
             return work()
-        found.replay(*self._take_lent())
+        found.replay(*(self._take_lent() if self._lent else ()))
         return found.result

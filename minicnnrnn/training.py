@@ -51,7 +51,7 @@ class Training(Evaluation):
         assert self.optimizer is not None
         self.optimizer.begin(self.context.parameters)
         if recording is not None:
-            recording.replay(*self._take_lent())
+            recording.replay(*(self._take_lent() if self._lent else ()))
             self.context.updates += 1
             self.optimizer.count(self.context.parameters)
             return
