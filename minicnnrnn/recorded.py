@@ -6,6 +6,9 @@ from then on. On a CPU that spares the way through layers and buffers: a CNN pre
 0.6 of the time, and takes 0.88 of it for a train step of 32 images. On a GPU the list is a CUDA
 graph, and hundreds of launches cost the host a single call (``kernels/stream.py``).
 
+A large batch is not even copied for it: the kernels of a CPU are shown the user's array in place
+of the model's, and read it where it lies. They never write to it.
+
 What computes in the host's memory without a kernel, Python of a user or NumPy of ours, would not
 be in the list. A GPU's arrays notice that. For a CPU, what this package does to arrays in a step
 goes through ``assign`` and ``change``, what cannot asks for the host by ``needs_host``, and a
