@@ -35,8 +35,9 @@ class Evaluation(Replaying, Saved, Chain):
     _settled: Any = None  # the last kind of batch that ``_ready`` has seen on its own
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets: all but the targets of a batch, and recorded steps."""
-        return super().__getstate__() | {"_targets": None, "_recorded": None, "_settled": None}
+        """What a copy gets: all but what a batch has left, and recorded steps."""
+        left = {"_targets": None, "_recorded": None, "_settled": None, "_lent": ()}
+        return super().__getstate__() | left
 
     # --- compiling -----------------------------------------------------------------
 

@@ -225,6 +225,7 @@ class Training(Evaluation):
             if validation is not None:
                 self._ready(validation, False, 0)
                 self._load(validation.peek())
+                self._take_lent()  # a look was all: none of it is kept
             steps = steps_per_epoch or source.batches
             source, validation = self.resident(source), validation and self.resident(validation)
             history = History()

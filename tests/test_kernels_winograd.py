@@ -1,7 +1,6 @@
 """Winograd's convolution: the direct one, within a bound that follows from its own matrices."""
 
 import functools
-import math
 from unittest import mock
 
 import checks
@@ -19,7 +18,7 @@ from checks import (
     normal,
 )
 from convolutions import Passes
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
@@ -149,9 +148,9 @@ def test_the_error_is_small_beside_the_largest_output(g, seed):
     cpu = Convolution(g, "cpu")
     arrays = cpu.arrays(normal, np.random.default_rng(seed))
     direct = Convolution(g, "numpy", "conv").all(*[a.astype(np.float64) for a in arrays])
-    usual = math.sqrt(math.prod(cpu.w_shape[:-1]))  # few outputs may all be small by chance
+    assume(direct[0].size >= 16)  # the largest of few may be small by chance
     for ours, theirs in zip(cpu.all(*arrays), direct):
-        assert np.abs(ours - theirs).max() <= 40 * EPSILON * (1 + usual + np.abs(theirs).max())
+        assert np.abs(ours - theirs).max() <= 40 * EPSILON * (1 + np.abs(theirs).max())
 
 
 @pytest.mark.parametrize(("channels", "bound"), [(16, 1.7e-6), (64, 2.5e-6), (256, 4e-6)])

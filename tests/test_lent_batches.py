@@ -124,6 +124,36 @@ def test_where_it_lies(case, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.setflags(write=False) or x,  # kernels would be compiled anew for it
+        np.asfortranarray,
+        lambda x: x.astype(np.float64),
+        lambda x: np.repeat(x, 2, 1)[:, ::2],
+        lambda x: x[: len(x) // 2],
+    ],
+)
+def test_what_is_copied(change, monkeypatch):
+    """A batch that is read-only, in another order or of another type; or small."""
+    model = Sequential([layers.Input((257,)), layers.Dense(3)], seed=3)
+    x = np.random.default_rng(4).standard_normal(ROWS).astype(np.float32)
+    given = change(x.copy())
+    for _ in range(3):
+        expected = model.predict_on_batch(x[: len(given)])
+    monkeypatch.setattr(recorded.Launches, "_with", None)
+    np.testing.assert_array_equal(model.predict_on_batch(given), expected)
+
+
+def test_a_look_at_validation_data_keeps_nothing():
+    model = Sequential([layers.Input((257,)), layers.Dense(3)], seed=3)
+    model.compile("sgd", "mse")
+    x, y = np.ones(ROWS, np.float32), np.ones((ROWS[0], 3), np.float32)
+    held = sys.getrefcount(x)
+    model.fit(x[:2], y[:2], epochs=0, verbose=0, validation_data=(x, y), validation_batch_size=130)
+    assert sys.getrefcount(x) == held
+
+
 def test_nothing_is_kept():
     """A batch that was lent belongs to the caller alone afterwards, and may be another one."""
     model = Sequential([layers.Input((257,)), layers.Dense(3)], seed=3)

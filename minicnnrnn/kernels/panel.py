@@ -182,7 +182,7 @@ if JIT:
 
     @intrinsic
     def copy_pieces(typingctx, target, apart, source, step, size, count):
-        """Copy `count` pieces of at most 16 floats, `step` bytes apart, to others `apart` bytes.
+        """Copy `count` pieces of at most 16 floats, `step` bytes apart; the copies are `apart`.
 
         Two vectors that overlap in the middle, of 8 or 4, do what a loop over so few takes
         several times as long for.
