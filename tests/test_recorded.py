@@ -191,6 +191,28 @@ def test_batch_by_batch(model, counts):
     assert counts == {"recorded": 2, "refused": 0, "replayed": 4 - 1}
 
 
+def test_every_step_draws_anew(model, counts):
+    """Weights that stay as they are: the losses differ by what dropout draws."""
+    made = model(Dense(64), Dropout(0.5), optimizer=SGD(1e-30))
+    drawn = [made.train_on_batch(X[:4], LABELS[:4], return_dict=True)["loss"] for _ in range(6)]
+    assert len(set(drawn)) == 6
+    assert np.asarray(made.context.random_state)[1] == 6
+    assert counts["replayed"] == 5
+
+
+@pytest.mark.parametrize("wrong", [-1, 2, 1.5, np.nan])
+def test_wrong_labels_after_right_ones(model, counts, wrong):
+    """A batch like those before is not looked at as a first one is, but its numbers are."""
+    made = model()
+    for _ in range(3):
+        made.train_on_batch(X[:4], LABELS[:4])
+    before = state(made)
+    labels = np.array([0, 1, 0, wrong])
+    with pytest.raises(ValueError, match="sample 3"):
+        made.train_on_batch(X[:4], labels.astype(int) if wrong in (-1, 2) else labels)
+    compare(before, state(made))
+
+
 def test_data_that_do_not_fit(model, counts, monkeypatch):
     monkeypatch.setattr(gpu, "free_memory", lambda: 0)
     both(lambda recorded: state(trained(model(recorded=recorded))))
