@@ -39,6 +39,7 @@ GAPS = ((1, 1, 8, 8, 3), (1, 3, 3), (1, 2, 1), (1, 3, 3), (0, 0, 0))
 SAME = ((2, 1, 5, 5, 17), (1, 3, 3), (1, 3, 3), (1, 2, 2), (0, 1, 1))
 CUT = ((2, 1, 5, 7, 3), (1, 2, 2), (1, 2, 3), (1, 2, 3), (0, 0, 0))  # side by side, with a rest
 LANES = ((2, 1, 6, 7, 27), (1, 3, 3), (1, 2, 3), (1, 2, 2), (0, 0, 1))  # 16 + 8 + 3 channels
+OVER = ((1, 1, 1, 2, 1), (1, 1, 2), (1, 1, 2), (1, 1, 1), (0, 0, 0))  # one window is the image
 USUAL = ((3, 1, 6, 6, 32), (1, 3, 3), (1, 2, 2), (1, 2, 2), (0, 0, 0))
 
 
@@ -107,6 +108,7 @@ def test_equals_reference_exactly_on_integers(device, geometry, seed):
 @pytest.mark.parametrize("device", FAST)
 @given(pools(), seeds)
 @example(SAME, 0)
+@example(OVER, 0)
 def test_average_is_within_rounding_of_the_float64_reference(device, geometry, seed):
     rng = np.random.default_rng(seed)
     x = normal(rng, *geometry[0])

@@ -566,13 +566,13 @@ def _average_elements(y, x, outputs, image, window, by):
             y[n * size + o] = total / np.float32(plane * _length(ow, SW, PW, KW, W))
 
 
-def _is_whole(x, KD, KH, KW, PD, PH, PW):
-    """Whether the one window is the image."""
-    return x.shape[1:4] == (KD, KH, KW) and PD == PH == PW == 0
+def _is_whole(y, x, KD, KH, KW, PD, PH, PW):
+    """Whether there is one window, and it is the image; others may hang over its end."""
+    return y.shape[1:4] == (1, 1, 1) and x.shape[1:4] == (KD, KH, KW) and PD == PH == PW == 0
 
 
 def average_pool_forward_cuda(y, x, KD, KH, KW, SD, SH, SW, PD, PH, PW):
-    if _is_whole(x, KD, KH, KW, PD, PH, PW):
+    if _is_whole(y, x, KD, KH, KW, PD, PH, PW):
         N, _, _, _, C = x.shape
         _launch_columns(_average_columns, y.reshape(N, C), x.reshape(N, -1, C), NO_MASK)
     else:
@@ -603,7 +603,7 @@ def _average_gradient_elements(dx, dy, image, outputs, window, by):
 
 
 def average_pool_backward_input_cuda(dx, dy, KD, KH, KW, SD, SH, SW, PD, PH, PW):
-    if _is_whole(dx, KD, KH, KW, PD, PH, PW):
+    if _is_whole(dy, dx, KD, KH, KW, PD, PH, PW):
         N, _, _, _, C = dx.shape
         _launch_columns(_share_columns, dy.reshape(N, C), dx.reshape(N, -1, C), NO_MASK)
     else:
