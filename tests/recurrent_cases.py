@@ -21,7 +21,7 @@ PAIRS = [
 
 cases = st.fixed_dictionaries(
     {
-        "N": upto(9),
+        "N": st.one_of(upto(9), upto(20)),
         "T": upto(6),
         "C": upto(20),
         "U": upto(40),

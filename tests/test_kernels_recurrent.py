@@ -67,6 +67,14 @@ def test_nan_is_not_dropped(device):
     assert np.isnan(copied(device, x, keep, AS_IT_IS, 0)).all()
 
 
+@pytest.mark.parametrize("layer", GATES)
+@pytest.mark.parametrize("U", [13, 50])  # narrow layers sum over two halves of the samples
+@pytest.mark.parametrize("more", [{}, {"dropped": True, "backwards": 1}, {"reset_after": 0}])
+def test_sums_over_more_rows_than_a_block(layer, U, more):
+    values = arrays(layer, {"N": 37, "T": 20, "C": 5, "U": U, "masked": True, **more})
+    assert_near(train(layer, "cpu", values), train(layer, "numpy", values, np.float64))
+
+
 @pytest.mark.cuda
 @pytest.mark.gpu
 @pytest.mark.parametrize("layer", GATES)

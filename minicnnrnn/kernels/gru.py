@@ -286,7 +286,7 @@ def _backward_places(N, C, U):
 
 def gru_workspace_cpu(N, T, C, U):
     _, _, scratch, rows = _packed_places(C, U)
-    forward, weight = rows + N * row_stride(C + U), scratch + weight_scratch(C, U)
+    forward, weight = rows + N * row_stride(C + U), scratch + weight_scratch(C, U, 3 * U)
     return max(forward, weight, _backward_places(N, C, U)[3] + 2 * N * U)
 
 

@@ -271,7 +271,7 @@ def _backward_places(N, C, U):
 
 def lstm_workspace_cpu(N, T, C, U):
     forward = _early_place(N, C, U) + (4 * T * U if N == 1 else 0)
-    weight = _scratch_place(C, U) + weight_scratch(C, U)
+    weight = _scratch_place(C, U) + weight_scratch(C, U, 4 * U)
     return max(forward, weight, _backward_places(N, C, U)[4])
 
 

@@ -134,6 +134,8 @@ def steps_forward_numpy(y, x, keep, turn, backwards):
 # outer sum has one term.
 
 ZERO_TABLE = 4
+LEAST_SAMPLES = 8  # samples that make it worth to sum over them apart,
+FEW_COLUMNS = 4 * PANEL  # if this few columns see them
 
 alpha_of = inner(default_alpha)
 
@@ -279,30 +281,35 @@ def recurrent_add(to, ldt, of, ldf, rows, columns):
 
 
 @inner
-def _pack_rows(packed, row, x, C, h, U, ldh, keep, first, depth, N, T, backwards):
-    """Rows of x and h from `first` on, which count samples inside steps, transposed."""
-    k = 0
+def _pack_rows(packed, row, x, C, h, U, ldh, keep, first, depth, n0, samples, N, T, backwards):
+    """Rows of x and h from `first` on, which count a part's samples inside steps, transposed."""
+    states, k = packed + 4 * C * depth, 0
     while k < depth:  # samples of one step
-        step, n = (first + k) // N, (first + k) % N
-        time, count = T - 1 - step if backwards else step, min(depth - k, N - n)
-        pack_transposed((packed, depth, k, x + 4 * (n * T + time) * C, T * C, count, C))
+        step, n = (first + k) // samples, (first + k) % samples
+        time, count = T - 1 - step if backwards else step, min(depth - k, samples - n)
+        source = h + 4 * (step * N + n0 + n) * ldh
+        pack_transposed((packed, depth, k, x + 4 * ((n0 + n) * T + time) * C, T * C, count, C))
+        if not keep:
+            pack_transposed((states, depth, k, source, ldh, count, U))
+        for i in range(count if keep else 0):
+            copy_run((row, source + 4 * i * ldh, 0, U))
+            recurrent_scale((row, U, keep + 4 * (n0 + n + i) * U, 1, U))
+            pack_transposed((states, depth, k + i, row, U, 1, U))
         k += count
-    states = packed + 4 * C * depth
-    if not keep:
-        pack_transposed((states, depth, 0, h + 4 * first * ldh, ldh, depth, U))
-    for k in range(depth if keep else 0):
-        factors = keep + 4 * ((first + k) % N) * U
-        copy_run((row, h + 4 * (first + k) * ldh, 0, U))
-        recurrent_scale((row, U, factors, 1, U))
-        pack_transposed((states, depth, k, row, U, 1, U))
 
 
 @inner
-def _move_columns(panel, source, ldg, depth, width, sums, begins):
-    """Move rows of a few columns into a panel, and add them up, unless `sums` is zero."""
-    if sums and begins:
+def _move_columns(panel, source, ldg, first, depth, n0, samples, N, width, sums):
+    """Move a part's rows of a few columns into a panel, and add them up, unless `sums` is zero."""
+    if sums and first == 0:
         copy_run((sums, 0, 0, width))
-    move_rows((panel, source, 0, 4 * ldg, depth, width, sums))
+    k = 0
+    while k < depth:
+        step, n = (first + k) // samples, (first + k) % samples
+        count = min(depth - k, samples - n)
+        rows = source + 4 * (step * N + n0 + n) * ldg
+        move_rows((panel + 4 * k * panel_width(width), rows, 0, 4 * ldg, count, width, sums))
+        k += count
 
 
 @inner
@@ -311,34 +318,67 @@ def _weight_worker(C, U):
 
 
 @inner
-def _weight_range(
-    start, stop, worker, dw, C, du, U, ldw, db, state_db, x, h, ldh, keep, dgates, ldg, columns,
-    jump, skip, N, T, backwards, scratch, zero,
+def _weight_part(
+    start, stop, packed, n0, samples, dw, C, du, U, ldw, db, state_db, x, h, ldh, keep, dgates,
+    ldg, columns, jump, skip, N, T, backwards, zero,
 ):  # fmt: skip
-    packed = scratch + 4 * worker * _weight_worker(C, U)
+    """Some panels of the gradients, summed over `samples` samples from `n0` on."""
     panel = packed + 4 * DEPTH_BLOCK * (C + U)
     row = panel + 4 * DEPTH_BLOCK * PANEL
-    for first in range(0, N * T, DEPTH_BLOCK):
-        depth, begins = min(DEPTH_BLOCK, N * T - first), first == 0
-        _pack_rows(packed, row, x, C, h, U, ldh, keep, first, depth, N, T, backwards)
-        flags = OVERWRITE if begins else ACCUMULATE
+    for first in range(0, samples * T, DEPTH_BLOCK):
+        depth, flags = min(DEPTH_BLOCK, samples * T - first), ACCUMULATE if first else OVERWRITE
+        _pack_rows(
+            packed, row, x, C, h, U, ldh, keep, first, depth, n0, samples, N, T, backwards
+        )  # fmt: skip
         for p in range(start, stop):
             apart = p >= panels(jump)
             j = jump + (p - panels(jump)) * PANEL if apart else p * PANEL
             width = min(PANEL, (columns if apart else jump) - j)
-            ldb, source = panel_width(width), dgates + 4 * (first * ldg + j)
-            _move_columns(panel, source, ldg, depth, width, db + 4 * j if db else 0, begins)
+            ldb, source, sums = panel_width(width), dgates + 4 * j, db + 4 * j if db else 0
+            _move_columns(panel, source, ldg, first, depth, n0, samples, N, width, sums)
             gemm_block((
                 dw + 4 * j, ldw, C, width, packed, depth, 0, zero, panel, ldb, 0, depth, 1, 0,
                 flags,
             ))  # fmt: skip
             if apart:
-                sums = state_db + 4 * j if state_db else 0
-                _move_columns(panel, source + 4 * skip, ldg, depth, width, sums, begins)
+                source, sums = source + 4 * skip, state_db + 4 * j if state_db else 0
+                _move_columns(panel, source, ldg, first, depth, n0, samples, N, width, sums)
             gemm_block((
                 du + 4 * j, ldw, U, width, packed + 4 * C * depth, depth, 0, zero, panel, ldb, 0,
                 depth, 1, 0, flags,
             ))  # fmt: skip
+
+
+@inner
+def _weight_range(
+    start, stop, worker, parts, dw, C, du, U, ldw, db, state_db, x, h, ldh, keep, dgates, ldg,
+    columns, jump, skip, N, T, backwards, scratch, second, zero,
+):  # fmt: skip
+    packed, item = scratch + 4 * worker * _weight_worker(C, U), start
+    count = panels(jump) + panels(columns - jump)
+    while item < stop:
+        part, p = item // count, item % count
+        last, n0 = min(count, p + stop - item), part * N // parts
+        samples, sums = (part + 1) * N // parts - n0, second + 4 * (C + U) * columns
+        if part:
+            _weight_part(
+                p, last, packed, n0, samples, second, C, second + 4 * C * columns, U, columns,
+                sums if db else 0, sums + 4 * columns if state_db else 0, x, h, ldh, keep, dgates,
+                ldg, columns, jump, skip, N, T, backwards, zero,
+            )  # fmt: skip
+        else:
+            _weight_part(
+                p, last, packed, n0, samples, dw, C, du, U, ldw, db, state_db, x, h, ldh, keep,
+                dgates, ldg, columns, jump, skip, N, T, backwards, zero,
+            )  # fmt: skip
+        item += last - p
+
+
+@inner
+def _add_range(start, stop, worker, dw, C, du, ldw, second, columns):
+    for row in range(start, stop):
+        to = dw + 4 * row * ldw if row < C else du + 4 * (row - C) * ldw
+        recurrent_add((to, ldw, second + 4 * row * columns, columns, 1, columns))
 
 
 @once(21)
@@ -353,22 +393,35 @@ def recurrent_weight(
 
     `db` zero leaves out `db`; `keep` is zero or factors of h. From column `jump` on, the states
     have gradients of their own: `du` sees the gates `skip` columns further on, whose sums go to
-    `state_db` unless it is zero. Parallel over panels of columns. The sum over steps and samples
-    is cut into blocks, whose rows of x and h are packed together and stay in the cache while all
-    panels pass.
+    `state_db` unless it is zero.
+
+    Parallel over the two halves of the samples, whose sums are added at the end, and over panels
+    of columns. A thread of two thus reads what it has itself written on the way forward and back,
+    and packs it once. The sum over steps is cut into blocks, whose rows of x and h are packed
+    together and stay in the cache while all panels pass.
     """
-    work = (C + U) * PANEL * N * T
+    parts = 2 if N >= 2 * LEAST_SAMPLES and columns <= FEW_COLUMNS else 1
+    second = scratch + 4 * MAX_WORKERS * _weight_worker(C, U)
     arguments = (
-        dw, C, du, U, ldw, db, state_db, x, h, ldh, keep, dgates, ldg, columns, jump, skip, N, T,
-        backwards, scratch, zero,
+        parts, dw, C, du, U, ldw, db, state_db, x, h, ldh, keep, dgates, ldg, columns, jump, skip,
+        N, T, backwards, scratch, second, zero,
     )  # fmt: skip
     count = panels(jump) + panels(columns - jump)
-    split(_weight_range, count, grain(work), arguments)
+    split(_weight_range, parts * count, grain((C + U) * PANEL * (N // parts) * T), arguments)
+    if parts == 2:
+        split(_add_range, C + U, grain(columns), (dw, C, du, ldw, second, columns))
+        sums = second + 4 * (C + U) * columns
+        if db:
+            recurrent_add((db, 0, sums, 0, 1, columns))
+        if state_db:
+            apart, of = columns - jump, sums + 4 * (columns + jump)
+            recurrent_add((state_db + 4 * jump, 0, of, 0, 1, apart))
 
 
-def weight_scratch(C, U):
-    """Floats that ``recurrent_weight`` needs: rows and a panel for each worker."""
-    return MAX_WORKERS * _weight_worker(C, U)
+@inner
+def weight_scratch(C, U, columns):
+    """Floats that ``recurrent_weight`` needs: rows and a panel for each worker, a second sum."""
+    return MAX_WORKERS * _weight_worker(C, U) + (C + U + 2) * columns
 
 
 @inner

@@ -215,7 +215,7 @@ def _backward_places(N, C, U):
 def simple_rnn_workspace_cpu(N, T, C, U):
     scratch = _scratch_place(C, U)
     forward = scratch + U * MAX_WORKERS + N * row_stride(C + U)
-    return max(forward, scratch + weight_scratch(C, U), _backward_places(N, C, U)[4])
+    return max(forward, scratch + weight_scratch(C, U, U), _backward_places(N, C, U)[4])
 
 
 @cpu
